@@ -7,7 +7,6 @@ The public names are loaded when they are first used, so that `import likeness` 
 """
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value = _version("likeness")
+        from importlib.metadata import version
+
+        value = version("likeness")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:
