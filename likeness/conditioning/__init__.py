@@ -1,0 +1,1 @@
+"""How references join the video: positions, the sequence, guidance and augmentation."""
