@@ -5,6 +5,9 @@ has its own timestep modulation where a method asks for it. Two segments and nev
 modulation costs 1.3 GB in float32 a layer at 81 frames of 480 x 832.
 
 Without references everything is the parent's, bit for bit.
+
+Training short sequences (some 100 tokens) on a CPU is 1.3 times as fast after
+``transformer.set_attention_backend("_native_math")``: the fused kernel's backward pass is slow there.
 """
 
 from __future__ import annotations

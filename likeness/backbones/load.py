@@ -1,0 +1,249 @@
+"""From a name or a folder to a backbone.
+
+Weights are read as safetensors only, so that opening a stranger's folder runs no code of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer, UMT5EncoderModel
+
+from likeness.backbones.wan import ConcatWanTransformer3DModel, WanBackbone
+from likeness.errors import CheckpointError, UserError
+from likeness.method import Method
+
+METHOD_FILE = "method.json"
+_WORLD_WEIGHTS = Path(__file__).parents[1] / "world" / "weights"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that has a name.
+
+    Attributes:
+        description: one line for a list of models.
+        repo: on the Hugging Face Hub; None for a model in this package.
+        folder: in this package; None for a model on the Hub.
+    """
+
+    description: str
+    repo: str | None = None
+    folder: Path | None = None
+
+
+MODELS: dict[str, KnownModel] = {
+    "tiny": KnownModel("drawn people, 64x64, on a CPU in seconds; comes with the package", folder=_WORLD_WEIGHTS / "tiny"),
+    "wan2.1-1.3b": KnownModel(
+        "Wan 2.1 text-to-video, 1.3 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    ),
+    "wan2.1-14b": KnownModel(
+        "Wan 2.1 text-to-video, 14 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-14B-Diffusers"
+    ),
+}
+
+# Configuration and weights of each part; weights may be in several files with an index.
+_WEIGHTS = {
+    "transformer": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+
+
+def resolve_model(name: str | os.PathLike[str]) -> Path:
+    """The folder of a model: a key of :data:`MODELS`, or a folder in diffusers' layout.
+
+    A model on the Hub is downloaded once and found again without a network.
+
+    Raises:
+        UserError: for an unknown name, listing those that are known, or a model that cannot be downloaded.
+        CheckpointError: if a model of this package is not installed.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    known = MODELS.get(str(name))
+    if known is None:
+        raise UserError(
+            f"{str(name)!r} is neither a folder nor a known model. Give a folder in diffusers' layout or one of: "
+            f"{', '.join(MODELS)}."
+        )
+    if known.folder is not None:
+        if not (known.folder / "model_index.json").is_file():
+            raise CheckpointError(f"The weights of model {name!r} are not installed; install the package from a release.")
+        return known.folder
+    return _download(str(name), str(known.repo))
+
+
+def _download(name: str, repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]))
+    # Without a network the client raises an OSError of its own or of the socket.
+    except (OSError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"Model {name!r} is {repo} on the Hugging Face Hub, which cannot be fetched from here ({reason}). Fetch it "
+            "where there is a network and give its folder, or use the model 'tiny'."
+        ) from error
+
+
+def load_method(folder: Path) -> Method:
+    """The method that a folder's weights were trained with.
+
+    Raises:
+        CheckpointError: if ``method.json`` is missing or broken.
+    """
+    path = folder / METHOD_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no {METHOD_FILE}, so nothing says how references reach this model. Weights trained with a "
+            "published method need it named, e.g. method=likeness.METHODS['concat-id-wan']; base weights were not "
+            "trained with references at all."
+        )
+    try:
+        return Method.from_dict(_read_json(path))
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{path} is not a method: {error}") from error
+
+
+def load_backbone(
+    model: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    vae_dtype: torch.dtype = torch.float32,
+    method: Method | None = None,
+    shift: float | None = None,
+) -> WanBackbone:
+    """Load a Wan folder in diffusers' layout, in evaluation mode.
+
+    Args:
+        model: see :func:`resolve_model`.
+        device: where all parts go.
+        dtype: of the transformer and the text encoder.
+        vae_dtype: of the VAE, float32 as Wan's own pipeline has it.
+        method: where it has a modulation of references of its own, weights without it get a copy of the video's.
+        shift: of the sigmas, in place of the scheduler's; Concat-ID on Wan was trained with 5.
+
+    Raises:
+        UserError: see :func:`resolve_model`.
+        CheckpointError: naming the file that is missing, broken or of another model.
+    """
+    folder = resolve_model(model)
+    check_folder(folder)
+    transformer = _load_model(ConcatWanTransformer3DModel, folder / "transformer", dtype)
+    separate = method is not None and method.reference_modulation == "separate"
+    if separate and transformer.config.reference_modulation != "separate":
+        transformer = ConcatWanTransformer3DModel.from_base(transformer, "separate")
+    vae = _load_model(AutoencoderKLWan, folder / "vae", vae_dtype)
+    text_encoder = _load_model(UMT5EncoderModel, folder / "text_encoder", dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
+        raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {_first_line(error)}") from error
+    for part in (transformer, vae, text_encoder):
+        part.eval().requires_grad_(False).to(device)
+    scheduler = _load_scheduler(folder / "scheduler" / "scheduler_config.json", shift)
+    backbone = WanBackbone(transformer, vae, text_encoder, tokenizer, scheduler)
+    try:
+        backbone.spec  # noqa: B018  (computing it checks that the parts fit together)
+    except CheckpointError:
+        raise
+    except UserError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    return backbone
+
+
+def check_folder(folder: Path) -> None:
+    """Look for every file that a Wan folder needs and at the headers of its weights.
+
+    Raises:
+        CheckpointError: naming the first file that is missing, cut short or not what its name says.
+    """
+    index = _read_json(folder / "model_index.json")
+    missing = [part for part in (*_WEIGHTS, "tokenizer", "scheduler") if part not in index]
+    if missing:
+        raise CheckpointError(
+            f"{folder / 'model_index.json'} lists no {', '.join(missing)}: not a Wan text-to-video model."
+        )
+    for part, stem in _WEIGHTS.items():
+        _read_json(folder / part / "config.json")
+        for path in _weight_files(folder / part, stem):
+            _check_safetensors(path)
+    _read_json(folder / "tokenizer" / "tokenizer_config.json")
+    _read_json(folder / "scheduler" / "scheduler_config.json")
+
+
+def _weight_files(folder: Path, stem: str) -> list[Path]:
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return [folder / f"{stem}.safetensors"]
+    shards = _read_json(index).get("weight_map")
+    if not isinstance(shards, dict):
+        raise CheckpointError(f"{index} has no weight_map; fetch the file again.")
+    return [folder / name for name in sorted(set(shards.values()))]
+
+
+def _check_safetensors(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. Fetch the whole model folder again.")
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is broken or cut short ({_first_line(error)}). Fetch it again.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing. Fetch the whole model folder again.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON ({_first_line(error)}). Fetch it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds {type(values).__name__}, not a table. Fetch it again.")
+    return values
+
+
+def _load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A diffusers or transformers model whose every parameter is in the files."""
+    # The two libraries call this argument by different names.
+    typed = {"dtype": dtype} if cls is UMT5EncoderModel else {"torch_dtype": dtype}
+    try:
+        model, info = cls.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **typed
+        )
+    except Exception as error:  # whatever a config that is valid JSON but wrong makes a constructor raise
+        raise CheckpointError(f"{folder} is not a {cls.__name__}: {_first_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} tensors of its {cls.__name__}, {missing[0]} among them. Fetch it again."
+        )
+    return model
+
+
+def _load_scheduler(path: Path, shift: float | None) -> FlowMatchEulerDiscreteScheduler:
+    config = _read_json(path)
+    # Wan's folders name a multistep solver, whose shift is called flow_shift.
+    found = config.get("flow_shift", config.get("shift", 1.0))
+    steps = config.get("num_train_timesteps", 1000)
+    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=steps, shift=found if shift is None else shift)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

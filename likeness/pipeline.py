@@ -1,0 +1,354 @@
+"""Photographs and a prompt in, a video out: the diffusers pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+from torch import Tensor
+
+from likeness.backbones.load import METHOD_FILE, load_backbone, load_method, resolve_model
+from likeness.backbones.wan import ConcatWanTransformer3DModel, WanBackbone
+from likeness.errors import UserError
+from likeness.method import Method, without_references
+from likeness.sampling import denoise
+
+OUTPUT_TYPES = ("np", "pil", "pt", "latent")
+# Encoded prompts and references kept; a prompt of a large Wan takes 4 MB.
+_CACHE_SIZE = 64
+
+
+@dataclass
+class LikenessPipelineOutput(BaseOutput):
+    """Result of :class:`LikenessPipeline`.
+
+    Attributes:
+        frames: one entry a video: ``float32 [F, H, W, 3]`` in [0, 1] ("np"), a list of F pictures ("pil"), or
+            ``float32 [F, 3, H, W]`` in [0, 1] ("pt"). For "latent" one tensor ``[B, C, T, H, W]``, normalised.
+    """
+
+    frames: Any
+
+
+class LikenessPipeline(DiffusionPipeline):
+    """A Wan model, the method it was trained with, and everything between a prompt and frames.
+
+    Args:
+        transformer, vae, text_encoder, tokenizer, scheduler: as in a diffusers folder.
+        method: how references reach the model.
+        default_num_frames, default_height, default_width, default_fps: the video size that the weights were made for,
+            which a call takes where it is given none. Kept in ``model_index.json``.
+        timestep_dtype: see :class:`WanBackbone`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        transformer: ConcatWanTransformer3DModel,
+        vae: AutoencoderKLWan,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        # Only in the signature is it optional: diffusers takes every argument without a default for a component.
+        method: Method | None = None,
+        default_num_frames: int = 81,
+        default_height: int = 480,
+        default_width: int = 832,
+        default_fps: int = 16,
+        timestep_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if method is None:
+            raise UserError("A pipeline needs method=..., e.g. likeness.METHODS['concat-id-wan'].")
+        self.register_modules(
+            transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler
+        )
+        self.register_to_config(
+            default_num_frames=default_num_frames,
+            default_height=default_height,
+            default_width=default_width,
+            default_fps=default_fps,
+        )
+        self.method = method
+        self.timestep_dtype = timestep_dtype
+        self.backbone.check_method(method)
+        self._encoded = _Recent(_CACHE_SIZE)
+
+    @property
+    def backbone(self) -> WanBackbone:
+        """The components as they are now behind the ``Backbone`` protocol."""
+        return WanBackbone(
+            self.transformer, self.vae, self.text_encoder, self.tokenizer, self.scheduler, self.timestep_dtype
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *,
+        method: Method | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        vae_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        shift: float | None = None,
+        timestep_dtype: torch.dtype | None = None,
+    ) -> LikenessPipeline:
+        """Load a folder in diffusers' layout or a known model.
+
+        Args:
+            pretrained_model_name_or_path: see :func:`likeness.backbones.load.resolve_model`.
+            method: in place of the folder's ``method.json``.
+            torch_dtype: of the transformer and the text encoder.
+            vae_dtype: of the VAE.
+            device: where all parts go.
+            shift: of the sigmas, in place of the scheduler's.
+            timestep_dtype: see :class:`WanBackbone`.
+
+        Raises:
+            UserError: for an unknown model or a method that does not fit the weights.
+            CheckpointError: for a folder that is incomplete or broken, or has no ``method.json`` if none is given.
+        """
+        folder = resolve_model(pretrained_model_name_or_path)
+        found = method or load_method(folder)
+        loaded = load_backbone(folder, device, torch_dtype, vae_dtype=vae_dtype, method=found, shift=shift)
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return cls(
+            transformer=loaded.transformer,
+            vae=loaded.vae,
+            text_encoder=loaded.text_encoder,
+            tokenizer=loaded.tokenizer,
+            scheduler=loaded.scheduler,
+            method=found,
+            timestep_dtype=timestep_dtype,
+            **{key: value for key, value in index.items() if key.startswith("default_")},
+        )
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save as diffusers does, and ``method.json`` beside it."""
+        super().save_pretrained(save_directory, **kwargs)
+        text = json.dumps(self.method.to_dict(), indent=2) + "\n"
+        (Path(save_directory) / METHOD_FILE).write_text(text, encoding="utf-8")
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Embeddings ``[B, L, D]``; each distinct prompt is encoded once, and alone, so that its bits do not depend on
+        its neighbours."""
+        encode = self.backbone.encode_text
+        owner = (weakref.ref(self.text_encoder), self.text_encoder.dtype, self.text_encoder.device)
+        return torch.cat([self._encoded.get((*owner, text), lambda text=text: encode([text])) for text in prompts])
+
+    @torch.no_grad()
+    def encode_reference(self, canvas: Any) -> Tensor:
+        """Latents ``[1, C, 1, H, W]`` of a canvas ``uint8 [H, W, 3]`` or of an object that has one as ``canvas``.
+
+        Each distinct canvas is encoded once.
+        """
+        pixels = np.ascontiguousarray(getattr(canvas, "canvas", canvas))
+        owner = (weakref.ref(self.vae), self.vae.dtype, self.vae.device)
+        key = (*owner, pixels.shape, hashlib.sha256(pixels.tobytes()).digest())
+        return self._encoded.get(key, lambda: self.backbone.encode_reference(_to_pixels(pixels)))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        references: Sequence[Any] = (),
+        *,
+        negative_prompt: str | Sequence[str] = "",
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+        num_inference_steps: int = 50,
+        text_guidance: float | None = None,
+        reference_guidance: float | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        reference_latents: Sequence[Tensor] | None = None,
+        output_type: str = "np",
+        callback_on_step_end: Callable[..., dict[str, Tensor] | None] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Generate videos.
+
+        Args:
+            prompt: one, or a list for a batch.
+            references: canvases ``uint8 [height, width, 3]`` from ``faces.reference_canvas`` for all prompts, or a list
+                of such lists, one a prompt and all of one length. None at all gives a video of nobody in particular.
+            negative_prompt: what the stream without the text reads.
+            height, width: px; num_frames: frames. Those of the weights by default.
+            num_inference_steps: denoising steps, 1 or more.
+            text_guidance, reference_guidance: scales in place of the method's, see ``Guidance.streams``.
+            num_videos_per_prompt: videos of one prompt follow each other in the result.
+            generator: for the noise, one, or one a video. One on the CPU gives the same noise on every device.
+            latents: noise in place of the generator's, ``[B, C, T, H, W]``.
+            prompt_embeds, negative_prompt_embeds: ``[B, L, D]`` in place of the prompts.
+            reference_latents: ``[1 or B, C, 1, H, W]`` each, in place of ``references``.
+            output_type: "np", "pil", "pt" or "latent".
+            callback_on_step_end: called with (pipeline, step, timestep, {"latents": ...}) after each step; a dict it
+                returns may replace the latents.
+            return_dict: False for a tuple.
+
+        Returns:
+            :class:`LikenessPipelineOutput`.
+
+        Raises:
+            UserError: for an empty prompt, a size that the model does not make, canvases of another size, more
+                references than the method takes, steps or videos below 1, or an unknown output type.
+        """
+        height = self.config.default_height if height is None else height
+        width = self.config.default_width if width is None else width
+        num_frames = self.config.default_num_frames if num_frames is None else num_frames
+        backbone = self.backbone
+        shape = backbone.spec.latent_shape(num_frames, height, width)
+        backbone.spec.process.sigmas(num_inference_steps)  # refuses a wrong number before anything is computed
+        if output_type not in OUTPUT_TYPES:
+            raise UserError(f"Output type {output_type!r} was given; it must be one of {', '.join(OUTPUT_TYPES)}.")
+        if num_videos_per_prompt < 1:
+            raise UserError(f"{num_videos_per_prompt} videos a prompt were asked for; at least 1 is needed.")
+        streams = self.method.guidance.streams(text_guidance, reference_guidance)
+        prompts = _prompt_list(prompt, prompt_embeds)
+        batch = len(prompts) if prompt_embeds is None else len(prompt_embeds)
+        canvases = _canvases(references, batch, height, width, self.method)
+
+        if prompt_embeds is None:
+            prompt_embeds = self.encode_prompts(prompts)
+        if negative_prompt_embeds is None and not all(stream.text for stream in streams):
+            negatives = [negative_prompt] * batch if isinstance(negative_prompt, str) else list(negative_prompt)
+            if len(negatives) != batch:
+                raise UserError(f"{len(negatives)} negative prompts were given for {batch} prompts; give one or {batch}.")
+            negative_prompt_embeds = self.encode_prompts(negatives)
+        if reference_latents is None:
+            reference_latents = [torch.cat([self.encode_reference(item) for item in column]) for column in canvases]
+
+        def repeated(tensor: Tensor) -> Tensor:
+            """[1 or batch, ...] -> [batch * num_videos_per_prompt, ...]"""
+            return tensor.expand(batch, *tensor.shape[1:]).repeat_interleave(num_videos_per_prompt, dim=0)
+
+        device, total = self._execution_device, batch * num_videos_per_prompt
+        if isinstance(generator, list) and len(generator) != total:
+            raise UserError(f"{len(generator)} generators were given for {total} videos; give one, or one a video.")
+        if latents is None:
+            latents = randn_tensor((total, *shape), generator=generator, device=device, dtype=torch.float32)
+        elif tuple(latents.shape) != (total, *shape):
+            raise UserError(f"Latents {list(latents.shape)} were given; this video takes {[total, *shape]}.")
+        joined = [repeated(item).to(device) for item in reference_latents]
+        if not joined:
+            streams = without_references(streams)
+            if self.method.dropped_reference == "zeros":
+                # To have none is to have dropped it, and that is what the weights know a dropped one as.
+                joined = [torch.zeros_like(latents[:, :, :1])]
+
+        with self.progress_bar(total=num_inference_steps) as bar:
+            latents = denoise(
+                backbone,
+                self.method,
+                latents=latents.to(device),
+                references=joined,
+                prompt_embeds=repeated(prompt_embeds),
+                negative_embeds=None if negative_prompt_embeds is None else repeated(negative_prompt_embeds),
+                num_inference_steps=num_inference_steps,
+                streams=streams,
+                callback=self._step_callback(callback_on_step_end),
+                progress=lambda done, steps: bar.update(),
+            )
+        # One at a time: a decoder needs far more memory than the transformer.
+        frames = latents if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in latents.split(1)]
+        self.maybe_free_model_hooks()
+        return LikenessPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _step_callback(self, callback: Callable[..., Any] | None) -> Callable[[int, float, Tensor], Tensor | None] | None:
+        """diffusers' callback as the loop calls one."""
+        if callback is None:
+            return None
+
+        def on_step(step: int, sigma: float, latents: Tensor) -> Tensor | None:
+            timestep = sigma * self.backbone.spec.process.num_train_timesteps
+            return (callback(self, step, timestep, {"latents": latents}) or {}).get("latents")
+
+        return on_step
+
+
+class _Recent:
+    """Results by key, the least recently used forgotten first."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._items:
+            self._items[key] = make()
+        self._items.move_to_end(key)
+        if len(self._items) > self._size:
+            self._items.popitem(last=False)
+        return self._items[key]
+
+
+def _prompt_list(prompt: str | Sequence[str] | None, embeds: Tensor | None) -> list[str]:
+    if (prompt is None) == (embeds is None):
+        raise UserError("Give a prompt or prompt_embeds, one of the two.")
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
+    if embeds is None and (not prompts or not all(text.strip() for text in prompts)):
+        raise UserError("An empty prompt was given; say in a few words what the person does and where.")
+    return prompts
+
+
+def _canvases(
+    references: Sequence[Any], batch: int, height: int, width: int, method: Method
+) -> list[tuple[np.ndarray, ...]]:
+    """Canvases by reference and prompt: M tuples of one canvas a prompt."""
+    nested = len(references) > 0 and isinstance(references[0], list | tuple)
+    rows = [list(row) for row in references] if nested else [list(references)] * batch
+    if len(rows) != batch or len({len(row) for row in rows}) > 1:
+        raise UserError(
+            f"References were given as lists of {[len(row) for row in rows]} for {batch} prompts; give one list for all, "
+            "or one list a prompt, all of one length. Prompts with other numbers of references go in calls of their own."
+        )
+    if len(rows[0]) > method.max_references:
+        raise UserError(
+            f"{len(rows[0])} references were given; method {method.name!r} of this model takes at most "
+            f"{method.max_references}. Give fewer, or use a model made for more."
+        )
+    for row in rows:
+        for index, item in enumerate(row):
+            canvas = np.asarray(getattr(item, "canvas", item))
+            if canvas.dtype != np.uint8 or canvas.shape != (height, width, 3):
+                raise UserError(
+                    f"Reference {index} is {canvas.dtype} {list(canvas.shape)}; it must be a canvas uint8 "
+                    f"{[height, width, 3]} of the video's size. Make it with likeness.faces.reference_canvas."
+                )
+            row[index] = canvas
+    return list(zip(*rows, strict=True))
+
+
+def _to_pixels(canvas: np.ndarray) -> Tensor:
+    """``uint8 [H, W, 3]`` -> ``float32 [1, 3, 1, H, W]`` in [-1, 1]."""
+    return torch.from_numpy(canvas).float().div(127.5).sub(1.0).permute(2, 0, 1)[None, :, None]
+
+
+def _output(pixels: Tensor, output_type: str) -> Any:
+    """``[1, 3, F, H, W]`` in [-1, 1] -> one video as ``output_type`` has it."""
+    frames = pixels[0].transpose(0, 1).add(1.0).div(2.0).clamp(0.0, 1.0).cpu()  # [F, 3, H, W]
+    if output_type == "pt":
+        return frames
+    pictures = frames.permute(0, 2, 3, 1).contiguous().numpy()
+    if output_type == "np":
+        return pictures
+    return [Image.fromarray(picture) for picture in (pictures * 255.0).round().astype(np.uint8)]
