@@ -4,7 +4,6 @@ import importlib
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "benchmarks").
 TINY = ROOT / "likeness" / "world" / "weights" / "tiny" / "model_index.json"
 
 FENCE = re.compile(
-    r"^(?P<mark><!-- runnable -->\n)?```(?:bash|console|sh)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
+    r"^(?P<mark><!-- runnable -->\n)?```(?P<language>bash|python)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
 )
-PYTHON_FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DOTTED = re.compile(r"`(likeness(?:\.\w+)+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -117,15 +115,24 @@ def test_every_equation_and_section_has_a_row(paper: str, places: list[str]):
 # Commands
 
 
-def _commands(text: str, *, runnable_only: bool = False) -> Iterator[list[str]]:
-    """The words of every `likeness` command in the fenced blocks of a page."""
-    for fence in FENCE.finditer(text):
-        if runnable_only and not fence["mark"]:
-            continue
-        for line in fence["body"].replace("\\\n", " ").split("\n"):
-            line = line.removeprefix("$ ").strip()
-            if line.startswith(("likeness ", ".venv/bin/likeness ")):
-                yield shlex.split(line, comments=True)[1:]
+@dataclass(frozen=True)
+class Example:
+    """A fenced block of a page; those after a runnable mark are run, in the order of the page."""
+
+    language: str
+    body: str
+    runnable: bool
+
+
+def _examples(page: Path) -> list[Example]:
+    fences = FENCE.finditer(page.read_text("utf-8"))
+    return [Example(fence["language"], fence["body"], fence["mark"] is not None) for fence in fences]
+
+
+def _commands(example: Example) -> list[list[str]]:
+    """The words of every `likeness` command in a block."""
+    lines = example.body.replace("\\\n", " ").split("\n") if example.language == "bash" else []
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("likeness ")]
 
 
 def _parse(words: list[str]) -> None:
@@ -139,14 +146,15 @@ def _parse(words: list[str]) -> None:
         context = command.make_context(name, rest, parent=context)
 
 
-def test_there_are_commands():
-    assert any(list(_commands((ROOT / "README.md").read_text("utf-8"), runnable_only=True)))
+def test_the_readme_has_commands_that_run():
+    assert any(_commands(example) for example in _examples(ROOT / "README.md") if example.runnable)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_parse(page: Path):
-    for words in _commands(page.read_text("utf-8")):
-        _parse(words)
+    for example in _examples(page):
+        for words in _commands(example):
+            _parse(words)
 
 
 @pytest.mark.parametrize(
@@ -157,29 +165,36 @@ def test_wrong_commands_are_seen(line: str):
         _parse(line.split())
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "<!-- runnable -->" in page.read_text("utf-8")], ids=_name)
-def test_runnable_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The page's commands, in order, in one empty folder; videos at two steps, which changes nothing but their looks."""
+def _run(words: list[str]) -> None:
+    """Run a command in the current folder; a video at two steps, which changes nothing but its looks."""
+    result = CliRunner().invoke(app, [*words, "--steps", "2"] if words[0] == "generate" else words)
+    assert result.exit_code == 0, f"{words}: {result.output}"
+    target = Path(words[words.index("--output") + 1])
+    assert target.is_file() or any(target.iterdir()), words
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(e.runnable for e in _examples(page))], ids=_name)
+def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    for words in _commands(page.read_text("utf-8"), runnable_only=True):
-        if words[0] == "generate":
-            if not TINY.exists():
+    for example in _examples(page):
+        if not example.runnable:
+            continue
+        for words in _commands(example):
+            if words[0] == "generate" and not TINY.exists():
                 pytest.skip("the tiny checkpoint is not there")
-            words = [*words, "--steps", "2"]
-        result = CliRunner().invoke(app, words)
-        assert result.exit_code == 0, f"{words}: {result.output}"
-        target = Path(words[words.index("--output") + 1])
-        assert target.exists(), words
-        assert target.is_file() or any(target.iterdir()), words
+            _run(words)
+        if example.language == "python":
+            exec(compile(example.body, _name(page), "exec"), {"__name__": "example"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_python_examples_name_what_exists(page: Path):
-    for code in PYTHON_FENCE.findall(page.read_text("utf-8")):
-        compile(code, _name(page), "exec")
-        for module, names in re.findall(r"^from (likeness[\w.]*) import (.+)$", code, re.MULTILINE):
-            for name in names.split(","):
-                _resolve(f"{module}.{name.strip()}")
+    for example in _examples(page):
+        if example.language == "python":
+            compile(example.body, _name(page), "exec")
+            for module, names in re.findall(r"^from (likeness[\w.]*) import (.+)$", example.body, re.MULTILINE):
+                for name in names.split(","):
+                    _resolve(f"{module}.{name.strip()}")
 
 
 # People, links, versions
@@ -188,7 +203,7 @@ def test_python_examples_name_what_exists(page: Path):
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_commands_draw_no_judges_people(page: Path):
     """People from 900,000 on are for outsiders to judge with; nobody is shown how to draw them."""
-    for words in _commands(page.read_text("utf-8")):
+    for words in (words for example in _examples(page) for words in _commands(example)):
         if "--first" in words:
             count = int(words[words.index("--num") + 1]) if "--num" in words else 1
             assert int(words[words.index("--first") + 1]) + count <= 900_000
