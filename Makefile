@@ -24,7 +24,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo 'Likeness needs Python 3.11 or newer; none was found. Name one: make PYTHON=/path/to/python' >&2; exit 1; }
 	@echo 'setting up $(VENV) with $(PYTHON) (a minute or two, once)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch setuptools
 	@$(PIP) --no-build-isolation --editable '.[dev,train]'
 	@touch $@
