@@ -246,7 +246,9 @@ def _build(cls: type, values: Any, where: str) -> Any:
         raise
     except TypeError as error:
         # Either a field is missing or a value is of a type that the range checks cannot compare.
-        raise UserError(f"{where} is not a complete {cls.__name__}: {error}. Its fields are {', '.join(known)}.") from None
+        raise UserError(
+            f"{where} is not a complete {cls.__name__}: {error}. Its fields are {', '.join(known)}."
+        ) from None
 
 
 def _check_choice(name: str, value: Any, choices: Any) -> None:
@@ -316,6 +318,4 @@ ST_DRC = Method(
     identity_loss=IdentityLoss(),
 )
 
-METHODS: dict[str, Method] = {
-    method.name: method for method in (CONCAT_ID, CONCAT_ID_WAN, CONCAT_ID_WAN_ADALN, ST_DRC)
-}
+METHODS: dict[str, Method] = {method.name: method for method in (CONCAT_ID, CONCAT_ID_WAN, CONCAT_ID_WAN_ADALN, ST_DRC)}

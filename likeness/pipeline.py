@@ -73,7 +73,7 @@ class LikenessPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         if method is None:
-            raise UserError("A pipeline needs method=..., e.g. likeness.METHODS['concat-id-wan'].")
+            raise UserError("A pipeline needs method=..., e.g. METHODS['concat-id-wan'] of likeness.method.")
         self.register_modules(
             transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler
         )
@@ -232,7 +232,9 @@ class LikenessPipeline(DiffusionPipeline):
         if negative_prompt_embeds is None and not all(stream.text for stream in streams):
             negatives = [negative_prompt] * batch if isinstance(negative_prompt, str) else list(negative_prompt)
             if len(negatives) != batch:
-                raise UserError(f"{len(negatives)} negative prompts were given for {batch} prompts; give one or {batch}.")
+                raise UserError(
+                    f"{len(negatives)} negative prompts were given for {batch} prompts; give one or {batch}."
+                )
             negative_prompt_embeds = self.encode_prompts(negatives)
         if reference_latents is None:
             reference_latents = [torch.cat([self.encode_reference(item) for item in column]) for column in canvases]
@@ -269,11 +271,15 @@ class LikenessPipeline(DiffusionPipeline):
                 progress=lambda done, steps: bar.update(),
             )
         # One at a time: a decoder needs far more memory than the transformer.
-        frames = latents if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in latents.split(1)]
+        frames = (
+            latents if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in latents.split(1)]
+        )
         self.maybe_free_model_hooks()
         return LikenessPipelineOutput(frames=frames) if return_dict else (frames,)
 
-    def _step_callback(self, callback: Callable[..., Any] | None) -> Callable[[int, float, Tensor], Tensor | None] | None:
+    def _step_callback(
+        self, callback: Callable[..., Any] | None
+    ) -> Callable[[int, float, Tensor], Tensor | None] | None:
         """diffusers' callback as the loop calls one."""
         if callback is None:
             return None

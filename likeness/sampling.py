@@ -62,7 +62,9 @@ def denoise(
     if abs(total - 1.0) > 1e-4:
         raise UserError(f"The weights of the guidance streams sum to {total:.6g}; they must sum to 1.")
     if negative_embeds is None and not all(stream.text for stream in streams):
-        raise UserError("Guidance needs a prediction without the text: give negative_embeds, or set text guidance to 1.")
+        raise UserError(
+            "Guidance needs a prediction without the text: give negative_embeds, or set text guidance to 1."
+        )
 
     process = backbone.spec.process
     sigmas = [*process.sigmas(num_inference_steps).tolist(), 0.0]

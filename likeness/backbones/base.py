@@ -44,12 +44,16 @@ class BackboneSpec:
         first_f = 1 + self.temporal_stride * (self.patch[0] - 1)
         if num_frames < first_f or (num_frames - first_f) % step_f:
             near = _nearest(num_frames, step_f, first_f)
-            raise UserError(f"{num_frames} frames were given; {self.name} makes {first_f} + {step_f} n frames: use {near}.")
+            raise UserError(
+                f"{num_frames} frames were given; {self.name} makes {first_f} + {step_f} n frames: use {near}."
+            )
         for name, value, patch in (("height", height, self.patch[1]), ("width", width, self.patch[2])):
             step = self.spatial_stride * patch
             if value < step or value % step:
                 near = _nearest(value, step, step)
-                raise UserError(f"A {name} of {value} px was given; {self.name} needs a multiple of {step}: use {near}.")
+                raise UserError(
+                    f"A {name} of {value} px was given; {self.name} needs a multiple of {step}: use {near}."
+                )
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """``(C, T, H, W)`` of the latents of a video.

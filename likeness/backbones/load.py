@@ -40,7 +40,9 @@ class KnownModel:
 
 
 MODELS: dict[str, KnownModel] = {
-    "tiny": KnownModel("drawn people, 64x64, on a CPU in seconds; comes with the package", folder=_WORLD_WEIGHTS / "tiny"),
+    "tiny": KnownModel(
+        "drawn people, 64x64, on a CPU in seconds; comes with the package", folder=_WORLD_WEIGHTS / "tiny"
+    ),
     "wan2.1-1.3b": KnownModel(
         "Wan 2.1 text-to-video, 1.3 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     ),
@@ -77,7 +79,9 @@ def resolve_model(name: str | os.PathLike[str]) -> Path:
         )
     if known.folder is not None:
         if not (known.folder / "model_index.json").is_file():
-            raise CheckpointError(f"The weights of model {name!r} are not installed; install the package from a release.")
+            raise CheckpointError(
+                f"The weights of model {name!r} are not installed; install the package from a release."
+            )
         return known.folder
     return _download(str(name), str(known.repo))
 
@@ -107,7 +111,7 @@ def load_method(folder: Path) -> Method:
     if not path.is_file():
         raise CheckpointError(
             f"{folder} has no {METHOD_FILE}, so nothing says how references reach this model. Weights trained with a "
-            "published method need it named, e.g. method=likeness.METHODS['concat-id-wan']; base weights were not "
+            "published method need it named, e.g. method=METHODS['concat-id-wan'] of likeness.method; base weights were not "
             "trained with references at all."
         )
     try:

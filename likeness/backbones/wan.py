@@ -176,9 +176,7 @@ class WanBackbone:
             with torch.set_grad_enabled(index >= start and torch.is_grad_enabled()):
                 vae._conv_idx = [0]
                 latent = vae.post_quant_conv(latents[:, :, index : index + 1])
-                decoded = vae.decoder(
-                    latent, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0
-                )
+                decoded = vae.decoder(latent, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0)
             if index >= start:
                 frames.append(decoded)
         vae.clear_cache()

@@ -240,9 +240,9 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
         The references' own modulation, if any, starts as a copy of the video's, with which the model computes what it
         did before but for the published feed-forward modulation of the AdaLN variant.
         """
-        parameters = next(base.parameters())
+        settings = {key: value for key, value in base.config.items() if not key.startswith("_")}
         with torch.device("meta"):
-            model = cls.from_config({**base.config, "reference_modulation": reference_modulation})
+            model = cls(**{**settings, "reference_modulation": reference_modulation})
         state = dict(base.state_dict())
         if reference_modulation == "separate":
             for name in ("weight", "bias"):
@@ -255,7 +255,7 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
         # Buffers that are not saved were made on the meta device.
         config = model.config
         model.rope = ConcatWanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-        model.rope.to(parameters.device)
+        model.rope.to(next(base.parameters()).device)
         return model.train(base.training)
 
     @apply_lora_scale("attention_kwargs")

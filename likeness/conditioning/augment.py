@@ -33,14 +33,14 @@ def reference_noise(pixels: Tensor, noise: ReferenceNoise, generator: torch.Gene
 def augment_reference(pixels: Tensor, augment: Augment, generator: torch.Generator | None = None) -> Tensor:
     """Flip, rotate, crop and change the colours of each picture, each with its own probability.
 
-    Whatever a rotation brings in from outside is black, like the padding of a reference canvas.
+    Whatever a rotation brings in from outside continues the canvas's edge: the blanked background or the padding.
 
     Returns:
         Pixels of the same shape and type in [-1, 1].
     """
     pictures = pixels.squeeze(2) if pixels.ndim == 5 else pixels
     draw = _Draws(len(pictures), generator, pictures.device)
-    pictures = (pictures.float() + 1.0) / 2.0  # black is 0 here, which is what grid_sample pads with
+    pictures = (pictures.float() + 1.0) / 2.0
     pictures = _geometry(pictures, augment, draw)
     pictures = _colour(pictures, augment, draw)
     return (pictures * 2.0 - 1.0).clamp(-1.0, 1.0).to(pixels.dtype).view_as(pixels)
@@ -78,7 +78,7 @@ def _geometry(pictures: Tensor, augment: Augment, draw: _Draws) -> Tensor:
     second = torch.stack((sin * mirror / aspect, cos, shift_y), dim=-1)
     matrix = torch.stack((first, second), dim=1)  # [B, 2, 3]
     grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _colour(pictures: Tensor, augment: Augment, draw: _Draws) -> Tensor:

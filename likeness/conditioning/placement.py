@@ -11,9 +11,7 @@ from likeness.types import LatentGrid
 
 def video_positions(grid: LatentGrid) -> Tensor:
     """Positions ``[T*H*W, 3]`` of the video's tokens, the last axis of the grid fastest (ST-DRC Eq. 3)."""
-    axes = torch.meshgrid(
-        torch.arange(grid.frames), torch.arange(grid.height), torch.arange(grid.width), indexing="ij"
-    )
+    axes = torch.meshgrid(torch.arange(grid.frames), torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
     return torch.stack(axes, dim=-1).reshape(-1, 3)
 
 
