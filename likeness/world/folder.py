@@ -141,7 +141,9 @@ def _groups(first: int, num: int, clips: int, people: int) -> list[tuple[int, ..
     if not 1 <= people <= MAX_GROUP:
         raise UserError(f"{people} people in a clip cannot be drawn; --people must be from 1 to {MAX_GROUP}")
     if first < 0 or first + num > NUM_PEOPLE:
-        raise UserError(f"people {first} to {first + num - 1} do not all exist; they are numbered from 0 to {NUM_PEOPLE - 1}")
+        raise UserError(
+            f"people {first} to {first + num - 1} do not all exist; they are numbered from 0 to {NUM_PEOPLE - 1}"
+        )
     if num % people:
         below, above = num - num % people, num - num % people + people
         nearest = f"{below} or {above}" if below else f"{above}"
@@ -158,10 +160,14 @@ def _check_folder(output: Path, settings: DrawingSettings) -> None:
     except (OSError, ValueError):
         raise UserError(f"{path} cannot be read; give another --output or remove that folder") from None
     if there != asdict(settings):
-        raise UserError(f"{output} holds people drawn with other settings ({there}); give another --output or the same settings")
+        raise UserError(
+            f"{output} holds people drawn with other settings ({there}); give another --output or the same settings"
+        )
 
 
-def _draw_photographs(output: Path, photos: list[tuple[int, int]], settings: DrawingSettings, advance: Callable[[], None]) -> None:
+def _draw_photographs(
+    output: Path, photos: list[tuple[int, int]], settings: DrawingSettings, advance: Callable[[], None]
+) -> None:
     from likeness.world import draw, photo_of
 
     for part in _parts(photos):
