@@ -1,0 +1,44 @@
+"""The `likeness` command: one file a command, heavy imports inside the functions so that `--help` is instant."""
+
+from typing import Annotated
+
+import typer
+
+from likeness.cli import generate, models, world
+from likeness.cli._group import Group
+
+app = typer.Typer(
+    name="likeness",
+    cls=Group,
+    help="Make videos of a person from a photograph and a prompt.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"likeness {version('likeness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def likeness(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Make videos of a person from a photograph and a prompt."""
+
+
+app.command("generate")(generate.generate)
+app.command("models")(models.models)
+app.add_typer(world.app, name="world")
+
+
+def main() -> None:
+    """Entry point of the `likeness` command."""
+    app(prog_name="likeness")

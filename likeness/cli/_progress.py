@@ -1,0 +1,59 @@
+"""A progress bar on stderr; results go to stdout, so that a pipe gets the paths and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Bar:
+    """One bar that is redrawn in place on a terminal and silent elsewhere (a log file wants lines, not bars).
+
+    Use as a context manager; `update` moves it, `restart` begins the next item, `print` puts a line on stdout above it.
+    """
+
+    def __init__(self, text: str, *, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self.is_shown = console.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not self.is_shown,
+        )
+        self._task = self._progress.add_task(text, total=None)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def restart(self, text: str) -> None:
+        """Begins anew under another text, its length not known yet."""
+        self._progress.reset(self._task, description=text, total=None)
+
+    def update(self, done: int, total: int) -> None:
+        """Moves to `done` of `total`."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def print(self, line: str) -> None:
+        """A line on stdout. On a terminal the bar steps aside, since both end up on the same screen."""
+        if self.is_shown:
+            self._progress.stop()
+        typer.echo(line)
+        sys.stdout.flush()
+        if self.is_shown:
+            self._progress.start()

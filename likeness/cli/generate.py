@@ -1,0 +1,354 @@
+"""`likeness generate`: photographs and a prompt in, a video out; or a whole batch of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from likeness.cli._group import print_line
+from likeness.errors import UserError
+
+if TYPE_CHECKING:
+    from likeness.batch import BatchItem
+    from likeness.cli._progress import Bar
+    from likeness.generate import Job, Settings
+    from likeness.generate.run import Outcome
+    from likeness.generate.studio import Studio
+
+_MODEL, _LOOK, _FACE, _RUN = "Model", "Video", "Photograph", "Run"
+
+
+def generate(
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Photograph of the person. Repeat it for several photographs or people.",
+            rich_help_panel=_FACE,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="What happens in the video: a text, or a text file.")
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Many videos with one load of the model: a text file with lines of prompt@@photo@@photo... or key@@prompt@@photo..., "
+            "Concat-ID or OpenS2V JSON, or JSON lines."
+        ),
+    ] = None,
+    sidecar: Annotated[
+        Path | None, typer.Option("--from", help="Make a video again from its .json file; other options override it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="An .mp4 file, or a folder (default: outputs).")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name from `likeness models`, or a model folder (default: tiny).",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Another conditioning method than the model was trained with.", rich_help_panel=_MODEL),
+    ] = None,
+    faces: Annotated[
+        Path | None, typer.Option(help="Folder of the face models (default: the model's own).", rich_help_panel=_MODEL)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps (default: the best there is).", rich_help_panel=_MODEL)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The noise the video starts from (default: 0).", rich_help_panel=_LOOK)
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps", "--num-inference-steps", help="Denoising steps (default: the model's).", rich_help_panel=_LOOK
+        ),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Height in px (default: the model's).", rich_help_panel=_LOOK)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Width in px (default: the model's).", rich_help_panel=_LOOK)
+    ] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(help="Frames (default: the model's).", rich_help_panel=_LOOK)
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames a second (default: the model's).", rich_help_panel=_LOOK)
+    ] = None,
+    text_guidance: Annotated[
+        float | None,
+        typer.Option(
+            "--text-guidance",
+            "--guidance-scale",
+            help="How strongly the prompt pulls (default: the method's).",
+            rich_help_panel=_LOOK,
+        ),
+    ] = None,
+    reference_guidance: Annotated[
+        float | None,
+        typer.Option(help="How strongly the photograph pulls (default: the method's).", rich_help_panel=_LOOK),
+    ] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What should not be in the video.", rich_help_panel=_LOOK)
+    ] = None,
+    face_index: Annotated[
+        int | None,
+        typer.Option(
+            help="Which face of the photograph, counted from the left, 0 first (default: the largest).",
+            rich_help_panel=_FACE,
+        ),
+    ] = None,
+    require_face: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-face",
+            help="Refuse a photograph without a face, instead of using the whole picture.",
+            rich_help_panel=_FACE,
+        ),
+    ] = None,
+    no_reference: Annotated[
+        bool,
+        typer.Option(
+            "--no-reference", help="A video of nobody in particular, from the prompt alone.", rich_help_panel=_FACE
+        ),
+    ] = False,
+    no_sheet: Annotated[
+        bool, typer.Option("--no-sheet", help="No contact sheet beside the video.", rich_help_panel=_RUN)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace videos that were made otherwise.", rich_help_panel=_RUN)
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print the paths of the results and errors only.", rich_help_panel=_RUN),
+    ] = False,
+) -> None:
+    """Make a video of the person in the photograph doing what the prompt says.
+
+    Writes the video, a .json file with everything needed to make it again, and a contact sheet (.png). The same seed gives the same bytes.
+
+    likeness generate --reference ann.jpg --prompt "a woman laughs in the snow" --output ann.mp4
+    """
+    given = {
+        "seed": seed,
+        "num_inference_steps": steps,
+        "height": height,
+        "width": width,
+        "num_frames": num_frames,
+        "fps": fps,
+        "text_guidance": text_guidance,
+        "reference_guidance": reference_guidance,
+        "negative_prompt": negative_prompt,
+        "method": method,
+        "face_index": face_index,
+        "require_face": require_face,
+    }
+    request = _request(
+        prompt, reference or [], batch, sidecar, no_reference, {k: v for k, v in given.items() if v is not None}
+    )
+    outcomes = _make(
+        request,
+        model=model or request.model,
+        output=output or request.output,
+        faces=faces or request.faces,
+        device=device,
+        sheet=not no_sheet,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+    _conclude(request, outcomes, output or request.output)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the options ask for, before it is planned. A batch tells of its failures in a table and a file, a single video in one line."""
+
+    items: list[BatchItem]
+    settings: Settings
+    is_batch: bool
+    model: str = "tiny"
+    faces: Path | None = None
+    output: Path = Path("outputs")
+    record: dict[str, Any] | None = None
+
+
+def _request(
+    prompt: str | None,
+    references: list[Path],
+    batch: Path | None,
+    sidecar: Path | None,
+    no_reference: bool,
+    given: dict[str, Any],
+) -> _Request:
+    from likeness.batch import BatchItem, read_batch
+    from likeness.generate import Settings, prompt_text, recall
+
+    if batch is not None:
+        if prompt is not None or references or sidecar is not None or no_reference:
+            raise UserError(
+                "--batch brings its own prompts and photographs. Leave out --prompt, --reference, --no-reference and --from."
+            )
+        return _Request(read_batch(batch), Settings(**given), is_batch=True)
+    if references and no_reference:
+        raise UserError("--reference and --no-reference contradict each other. Give one of them.")
+    if sidecar is not None:
+        made = recall(sidecar)
+        paths = tuple(references) or (() if no_reference else made.references())
+        item = BatchItem(made.prompt if prompt is None else prompt_text(prompt), paths, str(sidecar))
+        return _Request(
+            [item],
+            replace(made.settings, **given),
+            is_batch=False,
+            model=made.model,
+            faces=made.faces,
+            output=made.output,
+            record=made.record,
+        )
+    if prompt is None:
+        raise UserError("There is no prompt. Say what happens in the video with --prompt, or give a --batch file.")
+    if not references and not no_reference:
+        raise UserError(
+            "There is no photograph. Give one with --reference, or --no-reference for a video of nobody in particular."
+        )
+    return _Request([BatchItem(prompt_text(prompt), tuple(references), "")], Settings(**given), is_batch=False)
+
+
+def _make(
+    request: _Request,
+    *,
+    model: str,
+    output: Path,
+    faces: Path | None,
+    device: str | None,
+    sheet: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> list[Outcome]:
+    """Plans, loads and runs. What can be refused is refused before anything heavy is imported."""
+    from likeness.cli._progress import Bar
+    from likeness.generate import check_photographs, plan
+
+    jobs = plan(request.items, output, request.settings, sheet=sheet)
+    if not request.is_batch:
+        check_photographs(jobs[0])
+    with Bar("loading the model", quiet=quiet) as bar:
+        teller = _Teller(bar, is_batch=request.is_batch, quiet=quiet)
+        try:
+            from likeness.generate.run import as_user_error, run
+            from likeness.generate.studio import Studio, quieten_libraries
+
+            quieten_libraries()
+            try:
+                studio = Studio.open(model, method=request.settings.method, device=device, faces=faces)
+            except Exception as error:
+                raise as_user_error(error, jobs[0]) from error
+            if request.record is not None and not quiet:
+                _tell_changes(request.record, studio, jobs[0])
+            run(
+                jobs,
+                studio,
+                overwrite=overwrite,
+                on_start=lambda index, job: bar.restart(_title(index, len(jobs), job)),
+                on_step=bar.update,
+                on_outcome=teller,
+            )
+        except KeyboardInterrupt:
+            num_done = sum(outcome.status != "failed" for outcome in teller.outcomes)
+            told = f"{num_done} of {len(jobs)} videos are finished; the same command goes on from there"
+            print_line("interrupted", told)
+            raise
+    return teller.outcomes
+
+
+class _Teller:
+    """Tells of each outcome as it comes: paths on stdout, the rest on stderr, each warning once."""
+
+    def __init__(self, bar: Bar, *, is_batch: bool, quiet: bool) -> None:
+        self.outcomes: list[Outcome] = []
+        self._bar, self._is_batch, self._quiet = bar, is_batch, quiet
+        self._told: set[str] = set()
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        if not self._quiet:
+            for warning in outcome.warnings:
+                if warning not in self._told:
+                    print_line("warning", warning)
+            self._told.update(outcome.warnings)
+        if outcome.status != "failed":
+            self._bar.print(str(outcome.job.output))
+            if not self._quiet:
+                print_line(outcome.status, _summary(outcome))
+        elif self._is_batch:
+            print_line(f"failed ({outcome.job.where})", str(outcome.error))
+
+
+def _tell_changes(record: dict[str, Any], studio: Studio, job: Job) -> None:
+    from likeness.sidecar import changes
+
+    recipe = studio.recipe(replace(job, settings=studio.resolve(job.settings)))
+    if changed := changes(record, recipe):
+        told = f"Not as it was when the sidecar was written, so the bytes may differ: {', '.join(changed)}."
+        print_line("warning", told)
+
+
+def _title(index: int, count: int, job: Job) -> str:
+    return job.output.stem if count == 1 else f"{index + 1}/{count} {job.output.stem}"
+
+
+def _summary(outcome: Outcome) -> str:
+    words = "finished before" if outcome.status == "kept" else "new"
+    if outcome.similarity is None:
+        return f"{outcome.job.output.name}: {words}"
+    return f"{outcome.job.output.name}: {words}, face similarity to the photograph {outcome.similarity:.2f} (1 is the same picture, 0 a stranger)"
+
+
+def _conclude(request: _Request, outcomes: list[Outcome], output: Path) -> None:
+    """The end of a run: for a single video its error as it is, for a batch a table and a file of what failed."""
+    from likeness.generate.run import failures_of
+    from likeness.sidecar import write_json
+
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    if not request.is_batch:
+        for outcome in failed:
+            assert outcome.error is not None
+            raise outcome.error
+        return
+    folder = output if output.suffix.lower() != ".mp4" else output.parent
+    report = folder / "failures.json"
+    if not failed:
+        report.unlink(missing_ok=True)
+        return
+    write_json(report, failures_of(outcomes))
+    _print_table(outcomes)
+    print_line(
+        "error",
+        f"{len(failed)} of {len(outcomes)} videos failed. See {report}, mend them and run the same command again.",
+    )
+    raise typer.Exit(2)
+
+
+def _print_table(outcomes: list[Outcome]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("where", "video", "outcome"):
+        table.add_column(column, overflow="fold")
+    for outcome in outcomes:
+        told = f"failed: {outcome.error}" if outcome.status == "failed" else outcome.status
+        table.add_row(Text(outcome.job.where), Text(outcome.job.output.name), Text(" ".join(told.split())))
+    Console(stderr=True).print(table)
