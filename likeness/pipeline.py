@@ -1,5 +1,8 @@
 """Photographs and a prompt in, a video out: the diffusers pipeline."""
 
+# diffusers' names come from a lazy module, which pyright cannot see through.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import hashlib
@@ -9,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,8 +56,8 @@ class LikenessPipeline(DiffusionPipeline):
         timestep_dtype: see :class:`WanBackbone`.
     """
 
+    config: Any  # a table whose keys are attributes too
     model_cpu_offload_seq = "text_encoder->transformer->vae"
-    _callback_tensor_inputs = ["latents"]
 
     def __init__(
         self,
@@ -212,11 +215,9 @@ class LikenessPipeline(DiffusionPipeline):
             UserError: for an empty prompt, a size that the model does not make, canvases of another size, more
                 references than the method takes, steps or videos below 1, or an unknown output type.
         """
-        height = self.config.default_height if height is None else height
-        width = self.config.default_width if width is None else width
-        num_frames = self.config.default_num_frames if num_frames is None else num_frames
+        size = self._size(num_frames, height, width)
         backbone = self.backbone
-        shape = backbone.spec.latent_shape(num_frames, height, width)
+        shape = backbone.spec.latent_shape(*size)
         backbone.spec.process.sigmas(num_inference_steps)  # refuses a wrong number before anything is computed
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"Output type {output_type!r} was given; it must be one of {', '.join(OUTPUT_TYPES)}.")
@@ -225,17 +226,12 @@ class LikenessPipeline(DiffusionPipeline):
         streams = self.method.guidance.streams(text_guidance, reference_guidance)
         prompts = _prompt_list(prompt, prompt_embeds)
         batch = len(prompts) if prompt_embeds is None else len(prompt_embeds)
-        canvases = _canvases(references, batch, height, width, self.method)
+        canvases = _canvases(references, batch, size[1:], self.method)
 
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompts(prompts)
         if negative_prompt_embeds is None and not all(stream.text for stream in streams):
-            negatives = [negative_prompt] * batch if isinstance(negative_prompt, str) else list(negative_prompt)
-            if len(negatives) != batch:
-                raise UserError(
-                    f"{len(negatives)} negative prompts were given for {batch} prompts; give one or {batch}."
-                )
-            negative_prompt_embeds = self.encode_prompts(negatives)
+            negative_prompt_embeds = self.encode_prompts(_negative_list(negative_prompt, batch))
         if reference_latents is None:
             reference_latents = [torch.cat([self.encode_reference(item) for item in column]) for column in canvases]
 
@@ -243,25 +239,19 @@ class LikenessPipeline(DiffusionPipeline):
             """[1 or batch, ...] -> [batch * num_videos_per_prompt, ...]"""
             return tensor.expand(batch, *tensor.shape[1:]).repeat_interleave(num_videos_per_prompt, dim=0)
 
-        device, total = self._execution_device, batch * num_videos_per_prompt
-        if isinstance(generator, list) and len(generator) != total:
-            raise UserError(f"{len(generator)} generators were given for {total} videos; give one, or one a video.")
-        if latents is None:
-            latents = randn_tensor((total, *shape), generator=generator, device=device, dtype=torch.float32)
-        elif tuple(latents.shape) != (total, *shape):
-            raise UserError(f"Latents {list(latents.shape)} were given; this video takes {[total, *shape]}.")
-        joined = [repeated(item).to(device) for item in reference_latents]
+        noise = self._noise((batch * num_videos_per_prompt, *shape), generator, latents)
+        joined = [repeated(item).to(noise.device) for item in reference_latents]
         if not joined:
             streams = without_references(streams)
             if self.method.dropped_reference == "zeros":
-                # To have none is to have dropped it, and that is what the weights know a dropped one as.
-                joined = [torch.zeros_like(latents[:, :, :1])]
+                # To have none is to have dropped it, and a zero latent is what the weights know a dropped one as.
+                joined = [torch.zeros_like(noise[:, :, :1])]
 
-        with self.progress_bar(total=num_inference_steps) as bar:
-            latents = denoise(
+        with cast(Any, self.progress_bar)(total=num_inference_steps) as bar:
+            clean = denoise(
                 backbone,
                 self.method,
-                latents=latents.to(device),
+                latents=noise,
                 references=joined,
                 prompt_embeds=repeated(prompt_embeds),
                 negative_embeds=None if negative_prompt_embeds is None else repeated(negative_prompt_embeds),
@@ -272,10 +262,30 @@ class LikenessPipeline(DiffusionPipeline):
             )
         # One at a time: a decoder needs far more memory than the transformer.
         frames = (
-            latents if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in latents.split(1)]
+            clean if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in clean.split(1)]
         )
         self.maybe_free_model_hooks()
         return LikenessPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _size(self, num_frames: int | None, height: int | None, width: int | None) -> tuple[int, int, int]:
+        """The size asked for, the weights' own where none is."""
+        config = self.config
+        return (
+            config.default_num_frames if num_frames is None else num_frames,
+            config.default_height if height is None else height,
+            config.default_width if width is None else width,
+        )
+
+    def _noise(self, shape: tuple[int, ...], generator: Any, latents: Tensor | None) -> Tensor:
+        """Where denoising starts, ``float32`` of ``shape`` on the device."""
+        device = self._execution_device
+        if latents is not None:
+            if tuple(latents.shape) != shape:
+                raise UserError(f"Latents {list(latents.shape)} were given; this video takes {list(shape)}.")
+            return latents.to(device, torch.float32)
+        if isinstance(generator, list) and len(generator) != shape[0]:
+            raise UserError(f"{len(generator)} generators were given for {shape[0]} videos; give one, or one a video.")
+        return randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
 
     def _step_callback(
         self, callback: Callable[..., Any] | None
@@ -316,8 +326,15 @@ def _prompt_list(prompt: str | Sequence[str] | None, embeds: Tensor | None) -> l
     return prompts
 
 
+def _negative_list(negative_prompt: str | Sequence[str], batch: int) -> list[str]:
+    prompts = [negative_prompt] * batch if isinstance(negative_prompt, str) else list(negative_prompt)
+    if len(prompts) != batch:
+        raise UserError(f"{len(prompts)} negative prompts were given for {batch} prompts; give one, or one a prompt.")
+    return prompts
+
+
 def _canvases(
-    references: Sequence[Any], batch: int, height: int, width: int, method: Method
+    references: Sequence[Any], batch: int, size: tuple[int, int], method: Method
 ) -> list[tuple[np.ndarray, ...]]:
     """Canvases by reference and prompt: M tuples of one canvas a prompt."""
     nested = len(references) > 0 and isinstance(references[0], list | tuple)
@@ -335,10 +352,10 @@ def _canvases(
     for row in rows:
         for index, item in enumerate(row):
             canvas = np.asarray(getattr(item, "canvas", item))
-            if canvas.dtype != np.uint8 or canvas.shape != (height, width, 3):
+            if canvas.dtype != np.uint8 or canvas.shape != (*size, 3):
                 raise UserError(
                     f"Reference {index} is {canvas.dtype} {list(canvas.shape)}; it must be a canvas uint8 "
-                    f"{[height, width, 3]} of the video's size. Make it with likeness.faces.reference_canvas."
+                    f"{[*size, 3]} of the video's size. Make it with likeness.faces.reference_canvas."
                 )
             row[index] = canvas
     return list(zip(*rows, strict=True))

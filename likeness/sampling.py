@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def denoise(
     process = backbone.spec.process
     sigmas = [*process.sigmas(num_inference_steps).tolist(), 0.0]
     latents = latents.float()
-    for step, (sigma, next_sigma) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for step, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
         levels = torch.full((latents.shape[0],), sigma, device=latents.device)
         full = join(method, latents, references)
         dropped = drop(method, full, True)

@@ -3,6 +3,9 @@
 Weights are read as safetensors only, so that opening a stranger's folder runs no code of it.
 """
 
+# diffusers' names come from a lazy module, which pyright cannot see through.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import json
@@ -157,17 +160,14 @@ def load_backbone(
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
         raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {_first_line(error)}") from error
-    for part in (transformer, vae, text_encoder):
+    parts: list[Any] = [transformer, vae, text_encoder]
+    for part in parts:
         part.eval().requires_grad_(False).to(device)
     scheduler = _load_scheduler(folder / "scheduler" / "scheduler_config.json", shift)
-    backbone = WanBackbone(transformer, vae, text_encoder, tokenizer, scheduler)
     try:
-        backbone.spec  # noqa: B018  (computing it checks that the parts fit together)
-    except CheckpointError:
-        raise
+        return WanBackbone(transformer, vae, text_encoder, tokenizer, scheduler)
     except UserError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    return backbone
 
 
 def check_folder(folder: Path) -> None:
@@ -222,16 +222,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _load_model(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def _load_model(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
     """A diffusers or transformers model whose every parameter is in the files."""
     # The two libraries call this argument by different names.
-    typed = {"dtype": dtype} if cls is UMT5EncoderModel else {"torch_dtype": dtype}
+    typed: dict[str, Any] = {"dtype": dtype} if cls is UMT5EncoderModel else {"torch_dtype": dtype}
     try:
-        model, info = cls.from_pretrained(
+        loaded: Any = cls.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **typed
         )
     except Exception as error:  # whatever a config that is valid JSON but wrong makes a constructor raise
         raise CheckpointError(f"{folder} is not a {cls.__name__}: {_first_line(error)}") from error
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise CheckpointError(

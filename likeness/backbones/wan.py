@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import html
 import logging
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 from diffusers.utils.torch_utils import get_module_execution_device
 from torch import Tensor
@@ -34,38 +32,45 @@ class WanBackbone:
     """A Wan transformer, its VAE and its text encoder behind the ``Backbone`` protocol.
 
     Attributes:
-        transformer, vae, text_encoder, tokenizer, scheduler: as in a diffusers folder; of the scheduler only
-            ``num_train_timesteps`` and ``shift`` are read.
+        transformer: of any size.
+        vae: an ``AutoencoderKLWan``, in the manner of Wan 2.1 or 2.2.
+        text_encoder: a ``UMT5EncoderModel``.
+        tokenizer: its tokenizer.
+        scheduler: a ``FlowMatchEulerDiscreteScheduler``; only its ``num_train_timesteps`` and ``shift`` are read.
         timestep_dtype: the published Concat-ID code rounds timesteps to bfloat16 before embedding them; None keeps
             float32.
+        spec: read off the parts.
+
+    Raises:
+        UserError: for parts that do not belong together.
     """
 
     transformer: ConcatWanTransformer3DModel
-    vae: AutoencoderKLWan
+    vae: Any
     text_encoder: Any
     tokenizer: Any
-    scheduler: FlowMatchEulerDiscreteScheduler
+    scheduler: Any
     timestep_dtype: torch.dtype | None = None
+    spec: BackboneSpec = field(init=False)
 
-    @cached_property
-    def spec(self) -> BackboneSpec:
-        config, vae = self.transformer.config, self.vae.config
-        patch = tuple(config.patch_size)
+    def __post_init__(self) -> None:
+        config, vae, scheduler = self.transformer.config, self.vae.config, self.scheduler.config
         if config.in_channels != vae.z_dim or config.out_channels != vae.z_dim:
             raise UserError(
                 f"The transformer takes {config.in_channels} and makes {config.out_channels} channels, the VAE has "
                 f"{vae.z_dim}: they belong to different models, or to an image-to-video model. Use a text-to-video one."
             )
+        patch = tuple(config.patch_size)
         if patch[0] != 1:
             raise UserError(f"The transformer's patches {patch} span frames; a reference is a single latent frame.")
-        return BackboneSpec(
+        self.spec = BackboneSpec(
             name="Wan",
             # From the layers themselves: scale_factor_spatial in the config is a default that small models leave as is.
             spatial_stride=2 ** (len(vae.dim_mult) - 1) * (vae.patch_size or 1),
             temporal_stride=2 ** sum(vae.temperal_downsample),
             patch=patch,
             latent_channels=vae.z_dim,
-            process=RectifiedFlow(self.scheduler.config.num_train_timesteps, self.scheduler.config.shift),
+            process=RectifiedFlow(scheduler.num_train_timesteps, scheduler.shift),
         )
 
     @property

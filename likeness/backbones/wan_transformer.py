@@ -10,6 +10,9 @@ Training short sequences (some 100 tokens) on a CPU is 1.3 times as fast after
 ``transformer.set_attention_backend("_native_math")``: the fused kernel's backward pass is slow there.
 """
 
+# diffusers' names come from a lazy module, which pyright cannot see through.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -44,21 +47,24 @@ def rotary_table(
     area that a video can fill. Equal to diffusers' ``WanRotaryPosEmbed`` on the video. A table of a full-size video
     takes 33 MB, hence a small cache.
     """
-    points = positions(placement, grid, num_references)
-    # float64 before the cosine: what diffusers uses where the device has it.
-    axes = [
-        get_1d_rotary_pos_embed(dim, points[:, axis], use_real=True, freqs_dtype=torch.float64)  # type: ignore[arg-type]
-        for axis, dim in enumerate(axis_dims)
-    ]
-    cos, sin = (torch.cat([axis[part] for axis in axes], dim=1)[None, :, None].to(device) for part in (0, 1))
-    return cos, sin
+    # A table outlives the mode it was made in: one made in inference mode could not serve a training step.
+    with torch.inference_mode(False):
+        points = positions(placement, grid, num_references)
+        # float64 before the cosine: what diffusers uses where the device has it.
+        axes: list[Any] = [
+            get_1d_rotary_pos_embed(dim, points[:, axis], use_real=True, freqs_dtype=torch.float64)  # type: ignore[arg-type]
+            for axis, dim in enumerate(axis_dims)
+        ]
+        cos = torch.cat([axis[0] for axis in axes], dim=1)
+        sin = torch.cat([axis[1] for axis in axes], dim=1)
+        return cos[None, :, None].to(device), sin[None, :, None].to(device)
 
 
 class ConcatWanRotaryPosEmbed(WanRotaryPosEmbed):
     """Wan's rotary embedding, which also places references."""
 
-    def forward(self, hidden_states: Tensor, placement: Placement | None = None, num_references: int = 0) -> Rotary:
-        """hidden_states: video latents ``[B, C, T, H, W]``, read for their size and device."""
+    def forward(self, hidden_states: Tensor, placement: Placement | None = None, num_references: int = 0) -> Any:
+        """Cosines and sines for video latents ``[B, C, T, H, W]``, which are read for their size and device."""
         if placement is None:
             return super().forward(hidden_states)
         sizes = (size // patch for size, patch in zip(hidden_states.shape[2:], self.patch_size, strict=True))
@@ -166,6 +172,10 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
     modulation table a block for the references; make one from ordinary weights with :meth:`from_base`.
     """
 
+    config: Any  # a table whose keys are attributes too
+    condition_embedder: Any
+    _gradient_checkpointing_func: Any
+
     _no_split_modules = ["ConcatWanTransformerBlock"]
     _repeated_blocks = ["ConcatWanTransformerBlock"]
     _keep_in_fp32_modules = [*WanTransformer3DModel._keep_in_fp32_modules, "scale_shift_table_ref"]
@@ -262,7 +272,7 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
     def forward(
         self,
         hidden_states: Tensor,
-        timestep: Tensor,
+        timestep: Any,
         encoder_hidden_states: Tensor,
         encoder_hidden_states_image: Tensor | None = None,
         return_dict: bool = True,
@@ -342,5 +352,8 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
 # Step caches of diffusers (FirstBlockCache and kin) look a block up by its exact class.
 TransformerBlockRegistry.register(
     model_class=ConcatWanTransformerBlock,
-    metadata=TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=None),
+    metadata=TransformerBlockMetadata(
+        return_hidden_states_index=0,
+        return_encoder_hidden_states_index=None,  # type: ignore[arg-type]
+    ),
 )

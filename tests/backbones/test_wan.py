@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKLWan, FirstBlockCacheConfig, WanPipeline
 
 from likeness.backbones.wan import ConcatWanTransformer3DModel, WanBackbone
-from likeness.backbones.wan_transformer import ConcatWanTransformerBlock
+from likeness.backbones.wan_transformer import ConcatWanTransformerBlock, rotary_table
 from likeness.conditioning.sequence import drop, join
 from likeness.errors import UserError
 from likeness.method import CONCAT_ID, CONCAT_ID_WAN, CONCAT_ID_WAN_ADALN, ST_DRC, Method
@@ -177,6 +177,17 @@ def test_checkpointing_changes_no_gradient(transformer, method: Method) -> None:
     assert gradients[0].equal(gradients[1])
 
 
+def test_trains_after_inference_mode(transformer) -> None:
+    """What is cached in one mode must serve in the other."""
+    inputs = torch.randn(1, 4, 2, 6, 4), torch.tensor([500.0]), torch.randn(1, 5, 16)
+    references = (torch.randn(1, 4, 1, 6, 4),)
+    rotary_table.cache_clear()
+    with torch.inference_mode():
+        transformer(*inputs, references=references)
+    transformer(*inputs, references=references).sample.sum().backward()
+    assert rotary_table.cache_info().hits == 1
+
+
 def test_every_parameter_of_the_adaln_variant_learns(tiny_transformer_config) -> None:
     model = ConcatWanTransformer3DModel(**tiny_transformer_config, reference_modulation="separate")
     inputs = torch.randn(1, 4, 3, 4, 4), torch.tensor([500.0]), torch.randn(1, 5, 16)
@@ -246,7 +257,7 @@ def test_blocks_are_named_to_diffusers(transformer) -> None:
 def test_methods_and_parts_that_do_not_fit_are_refused(random_wan_backbone, random_wan_components) -> None:
     for method in (CONCAT_ID, CONCAT_ID_WAN, ST_DRC):
         random_wan_backbone.check_method(method)
-    with pytest.raises(UserError, match="concat-id-wan-adaln.*from_base"):
+    with pytest.raises(UserError, match=r"concat-id-wan-adaln.*from_base"):
         random_wan_backbone.check_method(CONCAT_ID_WAN_ADALN)
     other = ConcatWanTransformer3DModel(
         num_attention_heads=1, attention_head_dim=12, in_channels=6, out_channels=4, text_dim=4, freq_dim=4, ffn_dim=4,
