@@ -97,7 +97,8 @@ def reference_canvas(
     face = _choose(faces, face_index)
     matrix = estimate_similarity(face.keypoints, arcface_template(REFERENCE_CROP_PX))
     crop = warp(picture, matrix, REFERENCE_CROP_PX)
-    shown, parsed = blank_background(crop, parser.labels(crop), blank_value) if parser else (crop, False)
+    shown = blank_background(crop, parser.labels(crop), blank_value) if parser else crop
+    parsed = shown is not crop
 
     warnings = _warnings_about_choice(faces, face, face_index) + _warnings_about_face(face, picture)
     enlargement = np.hypot(matrix[0, 0], matrix[1, 0]) * min(height, width) / REFERENCE_CROP_PX
@@ -124,7 +125,7 @@ def reference_canvas(
     )
 
 
-def blank_background(crop: np.ndarray, labels: np.ndarray, value: int = BLANK) -> tuple[np.ndarray, bool]:
+def blank_background(crop: np.ndarray, labels: np.ndarray, value: int = BLANK) -> np.ndarray:
     """Blank what is not the person's head, if at least 40 % of the crop stays.
 
     Args:
@@ -133,12 +134,12 @@ def blank_background(crop: np.ndarray, labels: np.ndarray, value: int = BLANK) -
         value: what blanked pixels become.
 
     Returns:
-        The crop (a copy where it was changed) and whether it was changed.
+        A changed copy, or ``crop`` itself where too little would stay.
     """
     background = np.isin(labels, BACKGROUND_LABELS)
     if 1 - background.mean() < MIN_FOREGROUND:
-        return crop, False
-    return np.where(background[..., None], np.uint8(value), crop), True
+        return crop
+    return np.where(background[..., None], np.uint8(value), crop)
 
 
 def canvas_from_crop(crop: np.ndarray, height: int, width: int) -> np.ndarray:
