@@ -1,0 +1,1 @@
+"""Recipes that train the tiny models shipped with the package."""

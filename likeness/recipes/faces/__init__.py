@@ -1,0 +1,1 @@
+"""Recipes of the tiny face pack: recogniser, detector, parser and the probe of attributes."""
