@@ -266,8 +266,8 @@ def _check_scale(name: str, value: float | None) -> None:
         raise UserError(f"{name} was given as {value}; a guidance scale is a finite number, 1 for no guidance.")
 
 
-# Concat-ID as published on CogVideoX: Eq. 2, reference dropped as a zero latent. Text dropout is not in the paper; 0.1
-# is the value customary for classifier-free guidance.
+# Concat-ID as published on CogVideoX: Eq. 2, reference dropped as a zero latent; text and reference are dropped
+# independently with probability 0.1 (section 5.1).
 CONCAT_ID = Method(
     name="concat-id",
     placement=Placement(),

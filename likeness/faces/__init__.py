@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import CheckpointError
-from likeness.faces.canvas import BLANK, Reference, blank_background, canvas_from_crop, fit_canvas, reference_canvas
+from likeness.faces.canvas import Reference, blank_background, canvas_from_crop, fit_canvas, reference_canvas
 from likeness.faces.pack import FacePack
 from likeness.faces.parse import FaceParser
 
@@ -49,7 +49,6 @@ class FaceTools:
         *,
         require_face: bool = False,
         face_index: int | None = None,
-        blank_value: int = BLANK,
     ) -> Reference:
         """:func:`~likeness.faces.canvas.reference_canvas` with these models."""
         return reference_canvas(
@@ -60,7 +59,6 @@ class FaceTools:
             parser=self.parser,
             require_face=require_face,
             face_index=face_index,
-            blank_value=blank_value,
         )
 
 

@@ -22,10 +22,8 @@ REFERENCE_CROP_PX = 448  # four times the recogniser's 112
 BACKGROUND_LABELS = (0, 14, 15, 16, 18)  # background, hat, earring, necklace, cloth
 MIN_FOREGROUND = 0.4  # of the crop; below it the parsing is not trusted and the crop is kept as it is
 
-# The value of blanked pixels is part of what a model was trained with. White keeps dark hair apart from what was
-# blanked and the crop apart from the black padding. Concat-ID's released weights were trained with black.
-BLANK = 255
-PUBLISHED_BLANK = 0
+# What Concat-ID's released weights were trained with, and the tiny family after them.
+BLANK = 0
 
 _MAX_ENLARGEMENT = 4.0  # beyond this the canvas shows blur, not a face
 _BORDER_MARGIN = 0.03  # of the box: detectors place a cut face's box just inside the border as often as beyond it
@@ -63,7 +61,6 @@ def reference_canvas(
     parser: FaceParser | None,
     require_face: bool = False,
     face_index: int | None = None,
-    blank_value: int = BLANK,
 ) -> Reference:
     """Turn a photograph into a reference canvas of ``height`` x ``width`` px.
 
@@ -74,7 +71,6 @@ def reference_canvas(
         parser: without one the background stays.
         require_face: refuse a picture in which no face is found.
         face_index: which face, counted from the left, 0 first; the largest by default.
-        blank_value: what the blanked background becomes, 0..255; see ``BLANK``.
 
     Raises:
         NoFaceError: no face, although one is required or chosen.
@@ -97,7 +93,7 @@ def reference_canvas(
     face = _choose(faces, face_index)
     matrix = estimate_similarity(face.keypoints, arcface_template(REFERENCE_CROP_PX))
     crop = warp(picture, matrix, REFERENCE_CROP_PX)
-    shown = blank_background(crop, parser.labels(crop), blank_value) if parser else crop
+    shown = blank_background(crop, parser.labels(crop)) if parser else crop
     parsed = shown is not crop
 
     warnings = _warnings_about_choice(faces, face, face_index) + _warnings_about_face(face, picture)
@@ -125,13 +121,12 @@ def reference_canvas(
     )
 
 
-def blank_background(crop: np.ndarray, labels: np.ndarray, value: int = BLANK) -> np.ndarray:
+def blank_background(crop: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Blank what is not the person's head, if at least 40 % of the crop stays.
 
     Args:
         crop: ``uint8 [H, W, 3]``.
         labels: ``uint8 [H, W]``, the labels of :data:`~likeness.faces.parse.PARSING_LABELS`.
-        value: what blanked pixels become.
 
     Returns:
         A changed copy, or ``crop`` itself where too little would stay.
@@ -139,7 +134,7 @@ def blank_background(crop: np.ndarray, labels: np.ndarray, value: int = BLANK) -
     background = np.isin(labels, BACKGROUND_LABELS)
     if 1 - background.mean() < MIN_FOREGROUND:
         return crop
-    return np.where(background[..., None], np.uint8(value), crop)
+    return np.where(background[..., None], np.uint8(BLANK), crop)
 
 
 def canvas_from_crop(crop: np.ndarray, height: int, width: int) -> np.ndarray:

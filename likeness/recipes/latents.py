@@ -32,7 +32,9 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
     rows = []
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         for of_person in videos:
-            rows.append(((vae.encode(to_pixels(of_person)).latent_dist.mode().float() - mean) / deviation).half().numpy())
+            rows.append(
+                ((vae.encode(to_pixels(of_person)).latent_dist.mode().float() - mean) / deviation).half().numpy()
+            )
     temporary = folder.with_name(folder.name + ".tmp")
     temporary.mkdir(parents=True, exist_ok=True)
     np.save(temporary / "latents.npy", np.stack(rows))
@@ -43,6 +45,7 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)

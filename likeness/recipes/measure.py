@@ -162,16 +162,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     figures["seconds a video"] = round((time.time() - started) / len(videos), 2)
     figures["with the reference"] = identity(videos, owners, gallery, faces)
     read = probe.read(np.stack(videos))
-    obeyed = {name: read[name] == np.array([wanted[name] for _, wanted in asked]) for name in ("place", "turn", "expression", "shirt")}
+    obeyed = {
+        name: read[name] == np.array([wanted[name] for _, wanted in asked])
+        for name in ("place", "turn", "expression", "shirt")
+    }
     figures["prompt obeyed"] = {
         name: interval(right.reshape(len(people), -1).mean(1).astype(float))
-        for name, right in [*obeyed.items(), ("place, turn and expression, mean", np.mean([obeyed[n] for n in ("place", "turn", "expression")], 0))]
+        for name, right in [
+            *obeyed.items(),
+            ("place, turn and expression, mean", np.mean([obeyed[n] for n in ("place", "turn", "expression")], 0)),
+        ]
     }
     if arguments.output and arguments.keep:
-        np.savez_compressed(arguments.keep, videos=np.stack(videos), canvases=np.stack(canvases), prompts=np.array(prompts))
+        np.savez_compressed(
+            arguments.keep, videos=np.stack(videos), canvases=np.stack(canvases), prompts=np.array(prompts)
+        )
     if not arguments.quick:
         shuffled = [subjects[(owner + 1) % len(people)].canvas for owner in owners]
-        figures["with another person's reference"] = identity(generate(pipeline, prompts, shuffled, arguments), owners, gallery, faces)
+        figures["with another person's reference"] = identity(
+            generate(pipeline, prompts, shuffled, arguments), owners, gallery, faces
+        )
         figures["without a reference"] = identity(generate(pipeline, prompts, None, arguments), owners, gallery, faces)
         real = draw([clip_of(person, 0) for person in people], height=height, width=width).pixels
         figures["drawn clips of the same people"] = identity(list(real), np.arange(len(people)), gallery, faces)
@@ -179,7 +189,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     return figures
 
 
-def reconstruction(pipeline: LikenessPipeline, videos: np.ndarray, gallery: np.ndarray, faces: FaceTools) -> dict[str, object]:
+def reconstruction(
+    pipeline: LikenessPipeline, videos: np.ndarray, gallery: np.ndarray, faces: FaceTools
+) -> dict[str, object]:
     """PSNR [dB] of clips uint8 [N, F, H, W, 3] coded and decoded, and what is left of their people's identity."""
     backbone, psnr, decoded = pipeline.backbone, [], []
     with torch.no_grad():
@@ -192,6 +204,7 @@ def reconstruction(pipeline: LikenessPipeline, videos: np.ndarray, gallery: np.n
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--faces", type=Path, default=None)

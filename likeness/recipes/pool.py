@@ -31,7 +31,9 @@ PEOPLE_PER_SHARD, CLIPS, PHOTOS, FACES, SIZE, PHOTO_SIZE = 125, 2, 2, 2, 64, 128
 _DETECTOR_SCATTER = 0.012  # standard deviation of a keypoint, as a fraction of the picture's height
 
 
-def reference_of(picture: np.ndarray, labels: np.ndarray, keypoints: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def reference_of(
+    picture: np.ndarray, labels: np.ndarray, keypoints: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
     """The reference canvas uint8 [64, 64, 3] of a drawn face: picture [H, W, 3], labels [H, W], keypoints [5, 2] px."""
     scatter = rng.normal(0, _DETECTOR_SCATTER * picture.shape[0], (5, 2))
     matrix = estimate_similarity(keypoints + scatter, arcface_template(REFERENCE_CROP_PX))
@@ -51,7 +53,9 @@ def draw_shard(people: list[int]) -> dict[str, np.ndarray]:
     for i in range(len(faces)):
         for j, frame in enumerate(rng.choice(frames, FACES, replace=False)):
             faces[i, j] = reference_of(film.pixels[i, frame], film.labels[i, frame], film.keypoints[i, frame, 0], rng)
-    studio = draw([photo_of(person, number) for person in people for number in range(PHOTOS)], height=PHOTO_SIZE, width=PHOTO_SIZE)
+    studio = draw(
+        [photo_of(person, number) for person in people for number in range(PHOTOS)], height=PHOTO_SIZE, width=PHOTO_SIZE
+    )
     photos = np.stack(
         [
             reference_of(studio.pixels[i, 0], studio.labels[i, 0], studio.keypoints[i, 0, 0], rng)
@@ -65,7 +69,9 @@ def draw_shard(people: list[int]) -> dict[str, np.ndarray]:
         "photos": photos.reshape(len(people), PHOTOS, SIZE, SIZE, 3),
         "faces": faces.reshape(*shape, FACES, SIZE, SIZE, 3),
         "captions": np.array([[caption_of(clip) for clip in of_person] for of_person in clips]),
-        "labels": np.array([[(c.place, c.turns[0], c.expressions[0], c.clothes[0]) for c in of_person] for of_person in clips]),
+        "labels": np.array(
+            [[(c.place, c.turns[0], c.expressions[0], c.clothes[0]) for c in of_person] for of_person in clips]
+        ),
     }
 
 
@@ -80,13 +86,16 @@ def _write(job: tuple[int, Path]) -> Path:
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, default=24_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     arguments = parser.parse_args()
-    assert arguments.first + arguments.people <= TRAINING_PEOPLE.stop, "the pool holds people of the training range only"
+    assert arguments.first + arguments.people <= TRAINING_PEOPLE.stop, (
+        "the pool holds people of the training range only"
+    )
     arguments.output.mkdir(parents=True, exist_ok=True)
     firsts = range(arguments.first, arguments.first + arguments.people, PEOPLE_PER_SHARD)
     jobs = [(first, arguments.output / f"people-{first:06d}.npz") for first in firsts]

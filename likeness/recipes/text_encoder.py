@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-from likeness.recipes.faces.optimiser import Optimiser
+from likeness.train.optimiser import Optimiser
 from likeness.world import CLOTHES, EXPRESSIONS, PLACES, TURNS, Clip, caption_of, clip_of
 from likeness.world.clip import MAX_PEOPLE
 
@@ -101,6 +101,7 @@ def _loss(scene: torch.Tensor, person: torch.Tensor, facts: torch.Tensor) -> tup
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder that gets tokenizer/ and text_encoder/")
     parser.add_argument("--minutes", type=float, default=4)
@@ -133,13 +134,22 @@ def main() -> None:
         optimiser.step(progress)
         step += 1
         if step % 100 == 0:
-            print(json.dumps({"step": step, "loss": round(float(loss), 3), "right": round(float(right), 4)}), flush=True)
+            print(
+                json.dumps({"step": step, "loss": round(float(loss), 3), "right": round(float(right), 4)}), flush=True
+            )
     model.eval()
     with torch.no_grad():
         mask = tokens.attention_mask[:held_out]
         embeds = model["encoder"](tokens.input_ids[:held_out], mask).last_hidden_state
         _, right = _loss(*model["reader"](embeds, mask), facts[:held_out])
-    print(json.dumps({"held-out facts read off the embeddings": round(float(right), 4), "deviation": round(float(embeds[mask > 0].std()), 3)}))
+    print(
+        json.dumps(
+            {
+                "held-out facts read off the embeddings": round(float(right), 4),
+                "deviation": round(float(embeds[mask > 0].std()), 3),
+            }
+        )
+    )
     model["encoder"].to(torch.bfloat16).save_pretrained(arguments.output / "text_encoder")
     tokenizer.save_pretrained(arguments.output / "tokenizer")
 

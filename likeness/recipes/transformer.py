@@ -95,14 +95,18 @@ class _Data:
                 canvases.append(shard["faces"][person, other, rng.integers(shard["faces"].shape[2])])
         with torch.no_grad():
             prompt_embeds = self.backbone.encode_text(captions).float()
-        return Batch(torch.from_numpy(np.stack(latents)).float(), (to_pixels(np.stack(canvases)[:, None]),), prompt_embeds)
+        return Batch(
+            torch.from_numpy(np.stack(latents)).float(), (to_pixels(np.stack(canvases)[:, None]),), prompt_embeds
+        )
 
 
 def load_parts(vae: Path, text: Path) -> dict:
     """The frozen parts of the family, in float32."""
     return {
         "vae": AutoencoderKLWan.from_pretrained(vae).eval().requires_grad_(False),
-        "text_encoder": UMT5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32).eval().requires_grad_(False),
+        "text_encoder": UMT5EncoderModel.from_pretrained(text / "text_encoder", dtype=torch.float32)
+        .eval()
+        .requires_grad_(False),
         "tokenizer": AutoTokenizer.from_pretrained(text / "tokenizer"),
         "scheduler": FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT),
     }
@@ -116,7 +120,9 @@ def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(arguments.seed * 1000 + rank)
     data = _Data(arguments.latents, backbone, arguments.batch, Pairs(pretraining=arguments.pretraining), rng)
     empty = backbone.encode_text([""]).float()
-    schedule = Schedule(minutes=arguments.minutes, seed=arguments.seed, rate=arguments.rate, plain_rate=arguments.rate / 2)
+    schedule = Schedule(
+        minutes=arguments.minutes, seed=arguments.seed, rate=arguments.rate, plain_rate=arguments.rate / 2
+    )
     train(backbone, METHOD, data, empty, schedule, arguments.output)
 
 
@@ -137,10 +143,13 @@ def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = ME
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(folder)
     method_file = folder / "method.json"
-    method_file.write_text(json.dumps({**json.loads(method_file.read_text()), "trained_on": "drawn people"}, indent=2) + "\n")
+    method_file.write_text(
+        json.dumps({**json.loads(method_file.read_text()), "trained_on": "drawn people"}, indent=2) + "\n"
+    )
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("latents", "vae", "text", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
-from likeness.recipes.parallel import agreed, average_gradients, run_parallel
+from likeness.train.optimiser import MovingAverage, Optimiser
+from likeness.train.parallel import agreed, average_gradients, run_parallel
 
 Z_DIM = 16
 CONFIG = {
@@ -61,7 +61,10 @@ def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, weights: 
     weights = weights.expand(error.shape)
     loss = (error.abs() * weights).mean()
     for axis in (-1, -2):
-        loss = loss + GRADIENT_WEIGHT * (error.diff(dim=axis).abs() * weights.narrow(axis, 1, weights.shape[axis] - 1)).mean()
+        loss = (
+            loss
+            + GRADIENT_WEIGHT * (error.diff(dim=axis).abs() * weights.narrow(axis, 1, weights.shape[axis] - 1)).mean()
+        )
     return loss
 
 
@@ -117,7 +120,15 @@ def _train(rank: int, processes: int, pool: Path, output: Path, minutes: float, 
         step += 1
         if rank == 0 and step % 50 == 0:
             psnr = -10 * torch.log10((decoded.float() - target).square().mean() / 4)
-            log.append({"step": step, "minutes": round((time.time() - started) / 60, 2), "loss": round(total, 4), "kl": round(float(kl), 3), "picture_psnr": round(float(psnr), 2)})
+            log.append(
+                {
+                    "step": step,
+                    "minutes": round((time.time() - started) / 60, 2),
+                    "loss": round(total, 4),
+                    "kl": round(float(kl), 3),
+                    "picture_psnr": round(float(psnr), 2),
+                }
+            )
             print(json.dumps(log[-1]), flush=True)
             if step % 300 == 0:
                 _save(vae, average, pool, output, log)
@@ -145,6 +156,7 @@ def _save(vae: AutoencoderKLWan, average: MovingAverage, pool: Path, output: Pat
 
 
 def main() -> None:
+    """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

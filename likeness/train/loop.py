@@ -65,7 +65,9 @@ def train(
     transformer = backbone.transformer
     rank = dist.get_rank() if dist.is_initialized() else 0
     generator = torch.Generator().manual_seed(schedule.seed * 1000 + rank)
-    plain = [p for name, p in transformer.named_parameters() if not name.startswith("blocks.") or "scale_shift_table" in name]
+    plain = [
+        p for name, p in transformer.named_parameters() if not name.startswith("blocks.") or "scale_shift_table" in name
+    ]
     optimiser = Optimiser(transformer, rate=schedule.rate, plain_rate=schedule.plain_rate, plain=plain, warmup=0.02)
     average = MovingAverage(transformer, schedule.average_decay)
     state_file = folder / "state.pt"

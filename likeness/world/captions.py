@@ -48,6 +48,10 @@ def _person(clip: Clip, slot: int) -> tuple[str, str]:
     return ("a woman", "her") if woman else ("a man", "his")
 
 
+def _shirt(colour: str) -> str:
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} shirt"
+
+
 def caption_of(clip: Clip) -> str:
     """The clip's caption, for example "A woman turns her head to the left, smiling, on a beach, wearing a red shirt."."""
     scene = clip.noise[0]
@@ -58,7 +62,7 @@ def caption_of(clip: Clip) -> str:
         noun, his = _person(clip, slot)
         turn = _one_of(_TURNS[clip.turns[slot]], n[31]).format(his=his)
         expression = _one_of(_EXPRESSIONS[clip.expressions[slot]], n[32])
-        shirt = f"in a {CLOTHES[clip.clothes[slot]]} shirt" if n[33] < 0.5 else f"wearing a {CLOTHES[clip.clothes[slot]]} shirt"
+        shirt = f"{'in' if n[33] < 0.5 else 'wearing'} {_shirt(CLOTHES[clip.clothes[slot]])}"
         parts.append((noun, turn, expression, shirt))
     if len(parts) == 1:
         noun, turn, expression, shirt = parts[0]
@@ -70,7 +74,10 @@ def caption_of(clip: Clip) -> str:
         text = _one_of(orders, scene[31])
     else:
         sides = ("on the left", "on the right") if len(parts) == 2 else ("on the left", "in the middle", "on the right")
-        told = [f"{noun} {side} {shirt} {turn}, {expression}" for (noun, turn, expression, shirt), side in zip(parts, sides, strict=True)]
+        told = [
+            f"{noun} {side} {shirt} {turn}, {expression}"
+            for (noun, turn, expression, shirt), side in zip(parts, sides, strict=True)
+        ]
         text = f"{place}, {'; '.join(told)}."
     return text[0].upper() + text[1:]
 
@@ -79,5 +86,5 @@ def prompt_for(*, noun: str = "a person", turn: str, expression: str, place: int
     """A prompt in the plainest wording, for measurements: `turn` of TURNS, `expression` of EXPRESSIONS, `shirt` of CLOTHES."""
     his = {"a woman": "her", "a man": "his"}.get(noun, "the")
     told = _TURNS[TURNS.index(turn)][0].format(his=his)
-    text = f"{noun} {told}, {_EXPRESSIONS[EXPRESSIONS.index(expression)][0]}, {_PLACES[place][0]}, wearing a {shirt} shirt."
+    text = f"{noun} {told}, {_EXPRESSIONS[EXPRESSIONS.index(expression)][0]}, {_PLACES[place][0]}, wearing {_shirt(shirt)}."
     return text[0].upper() + text[1:]

@@ -151,7 +151,9 @@ def _motion_of_one(clip: Clip, slot: int, t: np.ndarray) -> dict[str, np.ndarray
     strength = (0.8 + 0.25 * n[15]) * onset
     mouth = mouth * strength
     if EXPRESSIONS[clip.expressions[slot]] == "talk":
-        mouth = 0.45 * np.clip(0.5 + 0.6 * np.sin(2 * np.pi * (1.9 * t + n[16])) * np.sin(2 * np.pi * (0.7 * t + n[17])), 0, 1)
+        mouth = 0.45 * np.clip(
+            0.5 + 0.6 * np.sin(2 * np.pi * (1.9 * t + n[16])) * np.sin(2 * np.pi * (0.7 * t + n[17])), 0, 1
+        )
     blink_at = 0.2 + 2.4 * n[18]
     blink = np.clip(1 - np.abs(t - blink_at) / 0.13, 0, 1) * (0 if clip.photo else 1)
     return {

@@ -20,6 +20,7 @@ def over(base: Tensor, colour: Tensor, alpha: Tensor) -> Tensor:
 
 
 def colour(r: float, g: float, b: float) -> Tensor:
+    """One colour as a tensor [3, 1, 1] that broadcasts over [3, N, P]."""
     return torch.tensor([r, g, b]).view(3, 1, 1)
 
 
@@ -66,7 +67,10 @@ class Painter:
         band = ((y < t.nose_y) & (y > t.mouth_y - 0.02)).float() * self.front
         self.lay(t.skin * 0.62, self.inside(fold) * band * (0.10 + 0.75 * t.age))
         lines = torch.sin((y - 0.25) * 42).clamp(min=0.6) * 2.5 - 1.5
-        self.lay(t.skin * 0.66, lines * ((y > 0.34) & (y < 0.66) & (self.ax < 0.42)) * self.front * (t.age - 0.3).clamp(min=0))
+        self.lay(
+            t.skin * 0.66,
+            lines * ((y > 0.34) & (y < 0.66) & (self.ax < 0.42)) * self.front * (t.age - 0.3).clamp(min=0),
+        )
         nostril = ((self.ax - t.nose_tip * 0.55) / 0.042).square() + ((y - t.nose_y + 0.075) / 0.028).square()
         self.lay(t.skin * 0.35, self.inside((nostril.sqrt() - 1) * 0.03) * (self.z > 0.5))
         is_nose = (self.ax < t.nose_tip + 0.05) & (y < t.eye_y) & (y > t.nose_y - 0.12) & (self.z > 0.62)
@@ -78,7 +82,9 @@ class Painter:
         t, y, ax = self.t, self.y, self.ax
         under = y - (t.mouth_y - 0.10 + 0.62 * (ax / 0.60).square())
         jaw = self.inside(under, 3) * (self.z > -0.15)
-        above_lip = (y - (t.mouth_y + t.lip_up + 0.075)).abs() - 0.062 * (1 - (ax / (t.mouth_w + 0.07)).square()).clamp(min=0)
+        above_lip = (y - (t.mouth_y + t.lip_up + 0.075)).abs() - 0.062 * (1 - (ax / (t.mouth_w + 0.07)).square()).clamp(
+            min=0
+        )
         moustache = self.inside(above_lip, 1.5) * (ax < t.mouth_w + 0.07) * self.front
         chin = self.inside(torch.maximum(ax - 0.20, y - (t.mouth_y - 0.11)), 2) * self.front
         style = t.beard
@@ -168,4 +174,6 @@ class Painter:
         self.lay(colour(0.90, 0.96, 1.0), lens * 0.10)
         self.lay(t.frame_colour, frame, GLASSES)
         temple = self.inside((self.y - t.eye_y - 0.04).abs() - 0.024) * (self.ax > t.eye_x + t.glasses_size)
-        self.lay(t.frame_colour, temple * (self.z > 0.0) * (self.z < 0.55) * (t.glasses > 0) * (self.labels != HAIR), GLASSES)
+        self.lay(
+            t.frame_colour, temple * (self.z > 0.0) * (self.z < 0.55) * (t.glasses > 0) * (self.labels != HAIR), GLASSES
+        )

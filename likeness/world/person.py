@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NUM_PEOPLE = 1_000_000
-TRAINING_PEOPLE = range(0, 800_000)
+TRAINING_PEOPLE = range(800_000)
 VALIDATION_PEOPLE = range(800_000, 900_000)  # people from 900,000 on are left to outside judges: no recipe draws them
 
 HAIR_STYLES = ("bald", "buzz cut", "short", "side part", "afro", "bob", "long", "bun", "fringe", "quiff")
@@ -26,7 +26,14 @@ GLASSES = ("none", "round", "square")
 _SALT = 0x11CE
 _NUM_UNIFORMS = 80
 _SKIN = np.array(
-    [[0.97, 0.82, 0.72], [0.91, 0.71, 0.57], [0.81, 0.58, 0.42], [0.64, 0.42, 0.28], [0.46, 0.29, 0.19], [0.30, 0.19, 0.13]]
+    [
+        [0.97, 0.82, 0.72],
+        [0.91, 0.71, 0.57],
+        [0.81, 0.58, 0.42],
+        [0.64, 0.42, 0.28],
+        [0.46, 0.29, 0.19],
+        [0.30, 0.19, 0.13],
+    ]
 )
 _HAIR = np.array(
     [
@@ -45,7 +52,14 @@ _HAIR = np.array(
 )
 _HAIR_ODDS = np.array([0.17, 0.15, 0.14, 0.09, 0.09, 0.12, 0.06, 0.08, 0.04, 0.03, 0.03])
 _EYES = np.array(
-    [[0.16, 0.09, 0.05], [0.36, 0.20, 0.09], [0.48, 0.38, 0.14], [0.22, 0.48, 0.24], [0.22, 0.45, 0.75], [0.48, 0.54, 0.58]]
+    [
+        [0.16, 0.09, 0.05],
+        [0.36, 0.20, 0.09],
+        [0.48, 0.38, 0.14],
+        [0.22, 0.48, 0.24],
+        [0.22, 0.45, 0.75],
+        [0.48, 0.54, 0.58],
+    ]
 )
 _FRAMES = np.array([[0.07, 0.07, 0.08], [0.72, 0.55, 0.20], [0.62, 0.10, 0.12], [0.12, 0.22, 0.55], [0.85, 0.85, 0.88]])
 
@@ -148,7 +162,10 @@ def traits_of(people: Sequence[int]) -> Traits:
     hair = np.clip(hair * (1 - greying) + 0.72 * greying, 0.03, 0.97)
     brow = hair * between(0.45, 0.85)[:, None]
     redness = between(0.25, 0.6) + 0.25 * woman
-    lip = skin * (1 - redness[:, None]) + np.array([0.70, 0.20, 0.22]) * skin.mean(1, keepdims=True) * 1.25 * redness[:, None]
+    lip = (
+        skin * (1 - redness[:, None])
+        + np.array([0.70, 0.20, 0.22]) * skin.mean(1, keepdims=True) * 1.25 * redness[:, None]
+    )
     bare_chin = choice([0.42, 0.16, 0.13, 0.13, 0.16])
     men_style = choice([0.09, 0.14, 0.25, 0.17, 0.08, 0.02, 0.05, 0.03, 0.05, 0.12])
     women_style = choice([0.01, 0.02, 0.08, 0.08, 0.10, 0.22, 0.24, 0.12, 0.13, 0.0])

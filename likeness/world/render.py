@@ -59,7 +59,9 @@ class Drawing:
     motion: tuple[Motion, ...]  # B motions [F, P]
 
 
-def draw(clips: Sequence[Clip], *, height: int = 64, width: int = 64, num_frames: int = NUM_FRAMES, fps: float = FPS) -> Drawing:
+def draw(
+    clips: Sequence[Clip], *, height: int = 64, width: int = 64, num_frames: int = NUM_FRAMES, fps: float = FPS
+) -> Drawing:
     """Draw clips that show the same number of people (photographs have one frame; do not mix them with clips).
 
     Raises:
@@ -81,12 +83,17 @@ def draw(clips: Sequence[Clip], *, height: int = 64, width: int = 64, num_frames
     with torch.inference_mode():
         for slot in range(people):
             traits = traits_of([clip.people[slot] for clip in clips])
-            state = {field.name: np.concatenate([getattr(m, field.name)[:, slot] for m in motions]) for field in fields(Motion)}
+            state = {
+                field.name: np.concatenate([getattr(m, field.name)[:, slot] for m in motions])
+                for field in fields(Motion)
+            }
             clothes = np.array([clip.clothes[slot] for clip in clips])
             lights = np.stack([clip.noise[0, 12:20] for clip in clips])
             for start in range(0, batch * frames, chunk):
                 rows = np.arange(start, min(start + chunk, batch * frames))
-                layer = _Layer(traits, {k: v[rows] for k, v in state.items()}, rows // frames, clothes, lights, height, width)
+                layer = _Layer(
+                    traits, {k: v[rows] for k, v in state.items()}, rows // frames, clothes, lights, height, width
+                )
                 alpha, rgb, layer_labels, points = layer.render()
                 pixels[rows] += (rgb - pixels[rows]) * alpha[..., None]
                 shown = alpha > 0.5
@@ -120,7 +127,16 @@ def _extents(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class _Layer:
     """One person in some frames: rays, marching, paint, light."""
 
-    def __init__(self, traits: Traits, state: dict, row: np.ndarray, clothes: np.ndarray, lights: np.ndarray, height: int, width: int):
+    def __init__(
+        self,
+        traits: Traits,
+        state: dict,
+        row: np.ndarray,
+        clothes: np.ndarray,
+        lights: np.ndarray,
+        height: int,
+        width: int,
+    ):
         self.height, self.width = height, width
         self.t = SimpleNamespace()
         for field in fields(Traits):
@@ -180,7 +196,12 @@ class _Layer:
         d_head, d_hair = self._distances(x1, y1, z1)
         step = 0.02
         d = self._bumped(x1, y1, z1)
-        normal = torch.stack([self._bumped(x1 + step, y1, z1), self._bumped(x1, y1 + step, z1), self._bumped(x1, y1, z1 + step)]) - d
+        normal = (
+            torch.stack(
+                [self._bumped(x1 + step, y1, z1), self._bumped(x1, y1 + step, z1), self._bumped(x1, y1, z1 + step)]
+            )
+            - d
+        )
         normal = normal / normal.square().sum(0).sqrt().clamp(min=1e-6)
         painter = Painter(self.t, self.s, x1, y1, z1, pixel)
         painter.face()

@@ -73,7 +73,9 @@ def head_distance(s: Shape, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     d = smooth_min(d, _sphere(x, y - s.chin_y, z - 0.36, s.chin), 0.16)
     # The nose: a tapered capsule from the bridge to the tip, and its wings.
     along = ((s.eye_y + 0.05 - y) / (s.eye_y + 0.05 - s.nose_y)).clamp(0, 1)
-    nose = _sphere(x, y - (s.eye_y + 0.05 + along * (s.nose_y - s.eye_y - 0.05)), z - 0.60 - along * (s.nose_z - 0.60), 0.0)
+    nose = _sphere(
+        x, y - (s.eye_y + 0.05 + along * (s.nose_y - s.eye_y - 0.05)), z - 0.60 - along * (s.nose_z - 0.60), 0.0
+    )
     d = smooth_min(d, nose - s.nose_w - along * (s.nose_tip - s.nose_w), 0.07)
     d = smooth_min(d, _sphere(ax - s.nose_tip * 0.95, y - s.nose_y + 0.02, z - s.nose_z + 0.12, 0.065), 0.05)
     ears = ellipsoid(ax - s.head_w * 0.98, y - 0.0, z + 0.08, s.ear * 0.42, s.ear, 0.13)

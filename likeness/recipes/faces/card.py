@@ -31,7 +31,7 @@ def card(introduction: str, training: dict[str, Any]) -> str:
         command = f"python -m {record['recipe']} --output DIR --cache DIR --minutes {record['minutes']:g} --seed {record['seed']}"
         rows = "\n".join(f"| {name} | {value} |" for name, value in record["figures"].items())
         sections.append(
-            f"## {_PARTS[part]}\n\n{record['parameters']:,} parameters, trained for {record['minutes']:g} minutes with "
+            f"## {_PARTS[part]}\n\n{record['parameters']:,} parameters, trained for {record['minutes']:g} minutes of computing with "
             f"{record['threads']} threads of {record['machine']}:\n\n    {command}\n\n| on validation people | |\n|---|---|\n{rows}\n"
         )
     return "\n".join(sections)

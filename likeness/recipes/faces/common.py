@@ -39,7 +39,7 @@ def recipe_arguments(description: str | None, *, minutes: float, argv: list[str]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the trained files")
     parser.add_argument("--cache", type=Path, required=True, help="folder for drawn pictures; drawn once, about 5 GB")
-    parser.add_argument("--minutes", type=float, default=minutes, help="time to train, drawing excluded")
+    parser.add_argument("--minutes", type=float, default=minutes, help="computing time to train, drawing excluded")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return Arguments(**vars(parser.parse_args(argv)))
@@ -79,18 +79,23 @@ def prefetched(batches: Iterator[T], depth: int = 3) -> Iterator[T]:
 
 
 class Clock:
-    """A run's share of its minutes, and a line of progress every ten seconds."""
+    """A run's share of its minutes, and a line of progress every ten seconds.
 
-    def __init__(self, minutes: float, name: str) -> None:
-        self._seconds, self._name = minutes * 60, name
-        self._start = self._told = time.monotonic()
+    The minutes are of computing time: what the process has used, shared out over its threads. On a quiet machine that is
+    the time of the clock on the wall; on a busy one a run takes longer but learns as much.
+    """
+
+    def __init__(self, arguments: Arguments, name: str) -> None:
+        self._seconds, self._name = arguments.minutes * 60 * arguments.threads, name
+        self._start = time.process_time()
+        self._told = time.monotonic()
         self._samples = self._told_samples = self._steps = 0
         self._averages: dict[str, float] = {}
 
     @property
     def progress(self) -> float:
         """0 at the start, 1 when the minutes are over."""
-        return (time.monotonic() - self._start) / self._seconds
+        return (time.process_time() - self._start) / self._seconds
 
     def tick(self, samples: int, **values: float) -> None:
         """Counts a step of `samples` samples and follows the running averages of its values."""

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likeness.recipes.faces.canvases import Canvases, make_canvases, random_side
-from likeness.recipes.faces.common import Clock, export_onnx, prefetched, recipe_arguments, record_figures, start
+from likeness.recipes.faces.common import (
+    Arguments,
+    Clock,
+    export_onnx,
+    prefetched,
+    recipe_arguments,
+    record_figures,
+    start,
+)
 from likeness.recipes.faces.data import DrawnSet, training_clips, training_groups, training_photos
 from likeness.recipes.faces.detection import evaluate
 from likeness.recipes.faces.networks import ANCHOR_SIZES, ANCHORS_PER_CELL, STRIDES, FaceDetector
@@ -119,16 +127,14 @@ def loss_of(
     }
 
 
-def train(
-    sets: tuple[tuple[DrawnSet, float], ...], recipe: DetectorRecipe, *, minutes: float, seed: int
-) -> FaceDetector:
-    """Trains on (set, share) pairs for `minutes` and returns the averaged network in eval mode."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+def train(sets: tuple[tuple[DrawnSet, float], ...], recipe: DetectorRecipe, arguments: Arguments) -> FaceDetector:
+    """Trains on (set, share) pairs for `arguments.minutes` and returns the averaged network in eval mode."""
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
     detector = FaceDetector()
     optimiser = Optimiser(detector, rate=recipe.rate)
     average = MovingAverage(detector)
-    clock = Clock(minutes, "detector")
+    clock = Clock(arguments, "detector")
     endless = (make_canvases(sets, random_side(generator), generator) for _ in itertools.count())
     for canvases in prefetched(endless):
         if clock.progress >= 1:
@@ -173,7 +179,7 @@ def main() -> None:
     cache = arguments.cache
     pairs, triples = training_groups(cache)
     singles = ((training_clips(cache, recipe.num_people), 0.45), (training_photos(cache, recipe.num_people), 0.25))
-    detector = train((*singles, (pairs, 0.15), (triples, 0.15)), recipe, minutes=arguments.minutes, seed=arguments.seed)
+    detector = train((*singles, (pairs, 0.15), (triples, 0.15)), recipe, arguments)
     path = arguments.output / FILE_NAME
     export(detector, path)
     settings: dict[str, object] = {"det_size": DET_SIZE, "det_threshold": DET_THRESHOLD}

@@ -23,7 +23,7 @@ from likeness.faces.canvas import REFERENCE_CROP_PX
 from likeness.faces.parse import PARSING_LABELS, FaceParser
 from likeness.media import atomic_write
 from likeness.recipes.faces import augment
-from likeness.recipes.faces.common import Clock, prefetched, recipe_arguments, record_figures, start
+from likeness.recipes.faces.common import Arguments, Clock, prefetched, recipe_arguments, record_figures, start
 from likeness.recipes.faces.data import Portraits, training_clips, training_photos, validation_photos
 from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.verification import bootstrap
@@ -94,15 +94,15 @@ def _label_weights(portraits: Portraits, rare_weight: float) -> Tensor:
     return torch.tensor(np.where(share < 0.015, rare_weight, 1.0), dtype=torch.float32)
 
 
-def train(sets: tuple[Portraits, Portraits], recipe: ParserRecipe, *, minutes: float, seed: int) -> nn.Module:
-    """Trains on (frames, photographs) for `minutes` and returns the averaged network in eval mode."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+def train(sets: tuple[Portraits, Portraits], recipe: ParserRecipe, arguments: Arguments) -> nn.Module:
+    """Trains on (frames, photographs) for `arguments.minutes` and returns the averaged network in eval mode."""
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
     model = SegformerForSemanticSegmentation(parser_config())
     optimiser = Optimiser(model, rate=recipe.rate)
     average = MovingAverage(model)
     weights = _label_weights(sets[1], recipe.rare_weight)
-    clock = Clock(minutes, "parser")
+    clock = Clock(arguments, "parser")
     for crops, labels in prefetched(batches(sets, recipe, generator)):
         if clock.progress >= 1:
             break
@@ -169,7 +169,7 @@ def main() -> None:
     recipe = ParserRecipe()
     cache = arguments.cache
     sets = training_clips(cache, recipe.num_people).portraits(), training_photos(cache, recipe.num_people).portraits()
-    model = train(sets, recipe, minutes=arguments.minutes, seed=arguments.seed)
+    model = train(sets, recipe, arguments)
     folder = arguments.output / FOLDER
     save(model, folder)
     photos = validation_photos(cache, num_people=300, size=256).portraits()

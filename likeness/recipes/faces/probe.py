@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from likeness.recipes.faces import augment
-from likeness.recipes.faces.common import Clock, prefetched, recipe_arguments, record_figures, start
+from likeness.recipes.faces.common import Arguments, Clock, prefetched, recipe_arguments, record_figures, start
 from likeness.recipes.faces.data import DrawnSet, training_clips, validation_clips
 from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.verification import mean_interval
@@ -73,14 +73,14 @@ def batch_of(
     return degraded / 127.5 - 1, truth, pose
 
 
-def train(clips: DrawnSet, recipe: ProbeRecipe, *, minutes: float, seed: int) -> ProbeNetwork:
-    """Trains for `minutes` and returns the averaged network in eval mode."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+def train(clips: DrawnSet, recipe: ProbeRecipe, arguments: Arguments) -> ProbeNetwork:
+    """Trains for `arguments.minutes` and returns the averaged network in eval mode."""
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
     network = ProbeNetwork(ProbeConfig())
     optimiser = Optimiser(network, rate=recipe.rate)
     average = MovingAverage(network)
-    clock = Clock(minutes, "probe")
+    clock = Clock(arguments, "probe")
     chosen = (torch.randint(len(clips), (recipe.batch,), generator=generator).numpy() for _ in itertools.count())
     for pixels, truth, pose in prefetched(batch_of(clips, index, generator) for index in chosen):
         if clock.progress >= 1:
@@ -123,9 +123,7 @@ def main() -> None:
     arguments = recipe_arguments(__doc__, minutes=4)
     start(arguments)
     recipe = ProbeRecipe()
-    network = train(
-        training_clips(arguments.cache, recipe.num_people), recipe, minutes=arguments.minutes, seed=arguments.seed
-    )
+    network = train(training_clips(arguments.cache, recipe.num_people), recipe, arguments)
     save_probe(network, arguments.output)
     figures = evaluate(arguments.output, validation_clips(arguments.cache))
     record_figures(arguments, "probe", network, figures, introduction=_INTRODUCTION, record="training.json")

@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likeness.recipes.faces import augment
-from likeness.recipes.faces.common import Clock, export_onnx, prefetched, recipe_arguments, record_figures, start
+from likeness.recipes.faces.common import (
+    Arguments,
+    Clock,
+    export_onnx,
+    prefetched,
+    recipe_arguments,
+    record_figures,
+    start,
+)
 from likeness.recipes.faces.data import Portraits, training_portraits, validation_portraits
 from likeness.recipes.faces.networks import FaceEncoder
 from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
@@ -94,17 +102,17 @@ def batches(
         yield torch.cat(crops), torch.cat(classes)
 
 
-def train(sets: tuple[Portraits, Portraits], recipe: RecogniserRecipe, *, minutes: float, seed: int) -> FaceEncoder:
-    """Trains on (frames, photographs) for `minutes` and returns the averaged network in eval mode."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+def train(sets: tuple[Portraits, Portraits], recipe: RecogniserRecipe, arguments: Arguments) -> FaceEncoder:
+    """Trains on (frames, photographs) for `arguments.minutes` and returns the averaged network in eval mode."""
+    torch.manual_seed(arguments.seed)
+    generator = torch.Generator().manual_seed(arguments.seed)
     encoder = FaceEncoder()
     loss_head = ArcMargin(recipe.num_people, encoder.normalise.num_features, recipe.scale)
     both = nn.ModuleList([encoder, loss_head])
     # Class weights see a gradient from few pictures: AdamW's per-entry steps suit them, Muon's whole-matrix steps do not.
     optimiser = Optimiser(both, rate=recipe.rate, plain=[loss_head.weight])
     average = MovingAverage(encoder)
-    clock = Clock(minutes, "recogniser")
+    clock = Clock(arguments, "recogniser")
     for crops, classes in prefetched(batches(sets, recipe, generator)):
         if clock.progress >= 1:
             break
@@ -148,7 +156,7 @@ def main() -> None:
     start(arguments)
     recipe = RecogniserRecipe()
     sets = training_portraits(arguments.cache, recipe.num_people)
-    encoder = train(sets, recipe, minutes=arguments.minutes, seed=arguments.seed)
+    encoder = train(sets, recipe, arguments)
     path = arguments.output / FILE_NAME
     export_onnx(
         encoder, torch.zeros(1, 3, INPUT_PX, INPUT_PX), path, outputs=["embedding"], dynamic={"input": {0: "batch"}}
