@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar:
     """One bar that is redrawn in place on a terminal and silent elsewhere (a log file wants lines, not bars).
 
-    Use as a context manager; `update` moves it, `restart` begins the next item, `print` puts a line on stdout above it.
+    Use as a context manager; `update` moves it, `restart` begins the next item, `aside` makes room for lines.
     """
 
     def __init__(self, text: str, *, quiet: bool = False) -> None:
@@ -49,11 +49,11 @@ class Bar:
         """Moves to `done` of `total`."""
         self._progress.update(self._task, completed=done, total=total)
 
-    def print(self, line: str) -> None:
-        """A line on stdout. On a terminal the bar steps aside, since both end up on the same screen."""
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The bar is off the screen meanwhile, so that lines can be printed."""
         if self.is_shown:
             self._progress.stop()
-        typer.echo(line)
-        sys.stdout.flush()
+        yield
         if self.is_shown:
             self._progress.start()

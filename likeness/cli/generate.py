@@ -255,7 +255,8 @@ def _make(
             except Exception as error:
                 raise as_user_error(error, jobs[0]) from error
             if request.record is not None and not quiet:
-                _tell_changes(request.record, studio, jobs[0])
+                with bar.aside():
+                    _tell_changes(request.record, studio, jobs[0])
             run(
                 jobs,
                 studio,
@@ -282,17 +283,18 @@ class _Teller:
 
     def __call__(self, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
-        if not self._quiet:
-            for warning in outcome.warnings:
-                if warning not in self._told:
-                    print_line("warning", warning)
-            self._told.update(outcome.warnings)
-        if outcome.status != "failed":
-            self._bar.print(str(outcome.job.output))
+        with self._bar.aside():
             if not self._quiet:
-                print_line(outcome.status, _summary(outcome))
-        elif self._is_batch:
-            print_line(f"failed ({outcome.job.where})", str(outcome.error))
+                for warning in outcome.warnings:
+                    if warning not in self._told:
+                        print_line("warning", warning)
+                self._told.update(outcome.warnings)
+            if outcome.status != "failed":
+                typer.echo(outcome.job.output)
+                if not self._quiet:
+                    print_line(outcome.status, _summary(outcome))
+            elif self._is_batch:
+                print_line(f"failed ({outcome.job.where})", str(outcome.error))
 
 
 def _tell_changes(record: dict[str, Any], studio: Studio, job: Job) -> None:

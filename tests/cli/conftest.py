@@ -49,12 +49,12 @@ def quick_faces(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model(random_wan_components, tmp_path_factory):
-    """A folder as a user has one: 32x32 px, 5 frames, 8 a second."""
+    """A folder as a user has one: 48x48 px, 5 frames, 8 a second."""
     from likeness.method import CONCAT_ID_WAN
     from likeness.pipeline import LikenessPipeline
 
     folder = tmp_path_factory.mktemp("models") / "random"
-    sizes = {"default_num_frames": 5, "default_height": 32, "default_width": 32, "default_fps": 8}
+    sizes = {"default_num_frames": 5, "default_height": 48, "default_width": 48, "default_fps": 8}
     LikenessPipeline(**random_wan_components, method=CONCAT_ID_WAN, **sizes).save_pretrained(folder)
     return folder
 

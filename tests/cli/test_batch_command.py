@@ -171,7 +171,7 @@ def test_running_out_of_memory_is_told_and_the_rest_goes_on(generate, batch, tmp
     result = generate("--batch", batch(LINES), "-o", tmp_path / "out")
     assert result.exit_code == 2
     (failure,) = json.loads((tmp_path / "out/failures.json").read_text())
-    assert failure["key"] == "a" and "--num-frames" in failure["error"] and "5 frames of 32 x 32" in failure["error"]
+    assert failure["key"] == "a" and "--num-frames" in failure["error"] and "5 frames of 48 x 48" in failure["error"]
     assert (tmp_path / "out/c.mp4").is_file()
 
 

@@ -16,7 +16,7 @@ def test_writes_video_sidecar_and_sheet(generate, photographs, tmp_path):
     assert result.stdout == f"{tmp_path / 'v.mp4'}\n"
     assert {path.name for path in tmp_path.iterdir()} == {"v.mp4", "v.json", "v.png"}
     video = read_video(tmp_path / "v.mp4")
-    assert video.frames.shape == (5, 32, 32, 3) and video.fps == 8
+    assert video.frames.shape == (5, 48, 48, 3) and video.fps == 8
     assert read_picture(tmp_path / "v.png").ndim == 3
     record = json.loads((tmp_path / "v.json").read_text())
     assert record["sha256"] == sha256_file(tmp_path / "v.mp4")
