@@ -343,7 +343,9 @@ def _encode_h264(path: Path, video: Video, crf: int, metadata: Mapping[str, str]
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         container.metadata.update(metadata)
         rate = Fraction(video.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "profile": "high"})
+        # The macroblock tree, in some builds of x264, reads beyond very small frames: other bytes now and then.
+        options = {"crf": str(crf), "profile": "high", "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         context = stream.codec_context
         context.thread_count = 1  # x264's slicing, and so its bytes, depend on the number of threads

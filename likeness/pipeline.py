@@ -51,8 +51,8 @@ class LikenessPipeline(DiffusionPipeline):
     Args:
         transformer, vae, text_encoder, tokenizer, scheduler: as in a diffusers folder.
         method: how references reach the model.
-        default_num_frames, default_height, default_width, default_fps: the video size that the weights were made for,
-            which a call takes where it is given none. Kept in ``model_index.json``.
+        default_num_frames, default_height, default_width, default_fps, default_num_inference_steps: what the weights were
+            made for and are best sampled with, which a call takes where it is given none. Kept in ``model_index.json``.
         timestep_dtype: see :class:`WanBackbone`.
     """
 
@@ -72,6 +72,7 @@ class LikenessPipeline(DiffusionPipeline):
         default_height: int = 480,
         default_width: int = 832,
         default_fps: int = 16,
+        default_num_inference_steps: int = 50,
         timestep_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -85,6 +86,7 @@ class LikenessPipeline(DiffusionPipeline):
             default_height=default_height,
             default_width=default_width,
             default_fps=default_fps,
+            default_num_inference_steps=default_num_inference_steps,
         )
         self.method = method
         self.timestep_dtype = timestep_dtype
@@ -175,7 +177,7 @@ class LikenessPipeline(DiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         text_guidance: float | None = None,
         reference_guidance: float | None = None,
         num_videos_per_prompt: int = 1,
@@ -196,7 +198,7 @@ class LikenessPipeline(DiffusionPipeline):
                 of such lists, one a prompt and all of one length. None at all gives a video of nobody in particular.
             negative_prompt: what the stream without the text reads.
             height, width: px; num_frames: frames. Those of the weights by default.
-            num_inference_steps: denoising steps, 1 or more.
+            num_inference_steps: denoising steps, 1 or more; those of the weights by default.
             text_guidance, reference_guidance: scales in place of the method's, see ``Guidance.streams``.
             num_videos_per_prompt: videos of one prompt follow each other in the result.
             generator: for the noise, one, or one a video. One on the CPU gives the same noise on every device.
@@ -216,6 +218,8 @@ class LikenessPipeline(DiffusionPipeline):
                 references than the method takes, steps or videos below 1, or an unknown output type.
         """
         size = self._size(num_frames, height, width)
+        if num_inference_steps is None:
+            num_inference_steps = int(self.config.default_num_inference_steps)
         backbone = self.backbone
         shape = backbone.spec.latent_shape(*size)
         backbone.spec.process.sigmas(num_inference_steps)  # refuses a wrong number before anything is computed

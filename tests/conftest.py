@@ -136,5 +136,5 @@ def real_material() -> Path:
     """A folder of real photographs, clips and detectors, which is not part of the repository."""
     folder = ROOT.parent / "shared" / "real"
     if not folder.is_dir():
-        pytest.skip("no folder ../shared/real with real photographs beside the repository")
+        pytest.skip(f"no real photographs: there is no folder {folder.parent.name}/{folder.name} beside the repository")
     return folder

@@ -27,8 +27,6 @@ from likeness.sidecar import folder_hashes, portable_path, software_versions
 from likeness.types import Video
 from likeness.world.folder import is_drawn
 
-NUM_INFERENCE_STEPS = 50  # what Wan and both methods sample with
-
 
 @dataclass(frozen=True, eq=False)
 class Made:
@@ -118,7 +116,7 @@ class Studio:
             "width": config["default_width"],
             "num_frames": config["default_num_frames"],
             "fps": float(config["default_fps"]),
-            "num_inference_steps": NUM_INFERENCE_STEPS,
+            "num_inference_steps": config["default_num_inference_steps"],
             "text_guidance": guidance.text,
             "reference_guidance": guidance.reference,
         }

@@ -19,6 +19,8 @@ from diffusers import AutoencoderKLWan
 
 from likeness.recipes.vae import to_pixels
 
+_CLIPS_AT_ONCE = 10
+
 
 def _encode(job: tuple[Path, Path, Path]) -> str:
     torch.set_num_threads(1)
@@ -29,15 +31,15 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
     mean, deviation = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     shard = np.load(shard_path)
     videos = shard["videos"]
+    flat = videos.reshape(-1, *videos.shape[2:])
     rows = []
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        for of_person in videos:
-            rows.append(
-                ((vae.encode(to_pixels(of_person)).latent_dist.mode().float() - mean) / deviation).half().numpy()
-            )
+        for start in range(0, len(flat), _CLIPS_AT_ONCE):
+            latents = vae.encode(to_pixels(flat[start : start + _CLIPS_AT_ONCE])).latent_dist.mode().float()
+            rows.append(((latents - mean) / deviation).half().numpy())
     temporary = folder.with_name(folder.name + ".tmp")
     temporary.mkdir(parents=True, exist_ok=True)
-    np.save(temporary / "latents.npy", np.stack(rows))
+    np.save(temporary / "latents.npy", np.concatenate(rows).reshape(*videos.shape[:2], *rows[0].shape[1:]))
     for name in ("photos", "faces", "captions", "people"):
         np.save(temporary / f"{name}.npy", shard[name])
     os.rename(temporary, folder)

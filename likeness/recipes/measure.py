@@ -18,10 +18,10 @@ import torch
 
 from likeness.faces import FaceTools, load_faces
 from likeness.pipeline import LikenessPipeline
-from likeness.world import CLOTHES, EXPRESSIONS, PLACES, TURNS, VALIDATION_PEOPLE, clip_of, draw, photo_of, prompt_for
+from likeness.world import CLOTHES, EXPRESSIONS, PLACES, TURNS, VALIDATION_PEOPLE, clip_of, draw, prompt_for
+from likeness.world.folder import draw_photograph
 from likeness.world.probe import load_probe
 
-PHOTO_SIZE = 256
 _FIRST = VALIDATION_PEOPLE.start + 60_000  # the people of the card; earlier validation people are for tuning
 
 
@@ -38,8 +38,7 @@ def subjects_of(people: list[int], faces: FaceTools, height: int, width: int) ->
     """Photograph 0 of each person, prepared as `likeness generate` does it."""
     subjects = []
     for person in people:
-        picture = draw([photo_of(person, 0)], height=PHOTO_SIZE, width=PHOTO_SIZE).pixels[0, 0]
-        reference = faces.reference(picture, height, width)
+        reference = faces.reference(draw_photograph(person), height, width)
         if reference.embedding is None:
             raise RuntimeError(f"the detector found no face in the photograph of person {person}")
         subjects.append(Subject(person, reference.canvas, reference.embedding))

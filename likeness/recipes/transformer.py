@@ -116,6 +116,8 @@ def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     transformer = ConcatWanTransformer3DModel(**TRANSFORMER).train()
     transformer.set_attention_backend("_native_math")  # 1.3 times as fast on sequences this short
+    if arguments.compile:
+        transformer.compile_repeated_blocks()
     backbone = WanBackbone(transformer=transformer, **load_parts(arguments.vae, arguments.text))
     rng = np.random.default_rng(arguments.seed * 1000 + rank)
     data = _Data(arguments.latents, backbone, arguments.batch, Pairs(pretraining=arguments.pretraining), rng)
@@ -138,6 +140,7 @@ def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = ME
         default_height=64,
         default_width=64,
         default_fps=int(FPS),
+        default_num_inference_steps=30,
     )
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.bfloat16)
@@ -159,6 +162,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24, help="samples a process and step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--pretraining", type=float, default=Pairs.pretraining)
+    parser.add_argument("--compile", action="store_true", help="1.5 times as fast; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

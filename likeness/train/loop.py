@@ -1,4 +1,4 @@
-"""The loop: batches in, averaged weights out; timed by the clock, safe to kill."""
+"""The loop: batches in, averaged weights out; as long as the clock or a number of steps says, safe to kill."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
+from likeness.errors import UserError
 from likeness.train.objective import Batch, flow_loss
 from likeness.train.optimiser import MovingAverage, Optimiser
 from likeness.train.parallel import agreed, average_gradients
@@ -30,7 +31,7 @@ class Schedule:
     """How long and how fast to train.
 
     Attributes:
-        minutes: length of the run; the learning rate follows the clock.
+        minutes, steps: length of the run, one of the two; the learning rate follows it.
         rate: peak learning rate of the matrices (Muon).
         plain_rate: peak learning rate of embeddings, tables and biases (AdamW).
         average_decay: of the exponential moving average that is kept.
@@ -38,12 +39,26 @@ class Schedule:
         seed: of noise and dropout.
     """
 
-    minutes: float
+    minutes: float | None = None
+    steps: int | None = None
     rate: float = 2e-3
     plain_rate: float = 1e-3
     average_decay: float = 0.9985
     save_every_s: float = 180.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise UserError(
+                f"Give a run's minutes or its steps, one of the two; given were {self.minutes}, {self.steps}."
+            )
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the run that is over, 0..1 and beyond."""
+        if self.steps is not None:
+            return step / self.steps
+        assert self.minutes is not None  # checked above
+        return seconds / (60 * self.minutes)
 
 
 def train(
@@ -83,7 +98,7 @@ def train(
     losses: list[float] = []
     while True:
         seconds = agreed(before + time.time() - started)
-        progress = seconds / (60 * schedule.minutes)
+        progress = schedule.progress(step, seconds)
         if progress >= 1:
             break
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -104,7 +119,7 @@ def train(
             saved = time.time()
             _save(state_file, transformer, optimiser, average, step, seconds)
     if rank == 0:
-        _save(state_file, transformer, optimiser, average, step, 60 * schedule.minutes)
+        _save(state_file, transformer, optimiser, average, step, seconds)
     return average
 
 

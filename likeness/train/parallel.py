@@ -38,7 +38,7 @@ def _start(rank: int, processes: int, port: int, work: Callable[..., None], argu
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes, in one transfer."""
-    if dist.get_world_size() == 1:
+    if not dist.is_initialized() or dist.get_world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in gradients])
@@ -50,6 +50,8 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 def agreed(value: float) -> float:
     """Rank 0's value, on every process: what a decision by the clock needs."""
+    if not dist.is_initialized():
+        return value
     box = torch.tensor([value], dtype=torch.float64)
     dist.broadcast(box, 0)
     return float(box)

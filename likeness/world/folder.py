@@ -27,20 +27,27 @@ from likeness.types import Video
 SOFTWARE = "likeness world"  # the PNG text chunk that marks a photograph as drawn
 REFERENCES_PER_PERSON = 2
 MAX_GROUP = 3
+PHOTO_SIZE = 256  # px
 _CLIPS_A_CALL = 16  # large enough for the renderer to be efficient, small enough to show progress and to lose little
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingSettings:
-    """What every picture of a folder has in common; a folder never mixes two of these. Sizes in px."""
+    """What every picture of a folder has in common; a folder never mixes two of these. Sizes in px.
+
+    Attributes:
+        height, width, num_frames, fps: of the clips.
+        photo_size: side of the square photographs; larger than the clips, as people's photographs are.
+    """
 
     height: int = 64
     width: int = 64
     num_frames: int = 17
     fps: float = 8.0
+    photo_size: int = PHOTO_SIZE
 
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
+        for name in ("height", "width", "photo_size"):
             value = getattr(self, name)
             if not 16 <= value <= 1024 or value % 2:
                 raise UserError(f"{name} {value} cannot be drawn; it must be an even number from 16 to 1024")
@@ -78,11 +85,11 @@ def is_drawn(path: Path) -> bool:
         return False
 
 
-def draw_photograph(person: int, number: int = 0, *, height: int = 64, width: int = 64) -> np.ndarray:
-    """Photograph `number` of a drawn person, uint8 [H, W, 3] RGB."""
+def draw_photograph(person: int, number: int = 0, *, size: int = PHOTO_SIZE) -> np.ndarray:
+    """Photograph `number` of a drawn person, uint8 [size, size, 3] RGB."""
     from likeness.world import draw, photo_of
 
-    return _frames(draw([photo_of(person, number)], height=height, width=width, num_frames=1).pixels)[0, 0]
+    return draw([photo_of(person, number)], height=size, width=size).pixels[0, 0]
 
 
 def draw_people(
@@ -171,8 +178,8 @@ def _draw_photographs(
     from likeness.world import draw, photo_of
 
     for part in _parts(photos):
-        drawing = draw([photo_of(*photo) for photo in part], height=settings.height, width=settings.width, num_frames=1)
-        for (person, i), frames in zip(part, _frames(drawing.pixels), strict=True):
+        drawing = draw([photo_of(*photo) for photo in part], height=settings.photo_size, width=settings.photo_size)
+        for (person, i), frames in zip(part, drawing.pixels, strict=True):
             path = output / _photo_name(person, i)
             path.parent.mkdir(exist_ok=True)
             write_photograph(path, frames[0])
@@ -190,8 +197,9 @@ def _draw_clips(
             height=settings.height,
             width=settings.width,
             num_frames=settings.num_frames,
+            fps=settings.fps,
         )
-        for (group, i), frames in zip(part, _frames(drawing.pixels), strict=True):
+        for (group, i), frames in zip(part, drawing.pixels, strict=True):
             path = output / _clip_name(group, i)
             path.parent.mkdir(exist_ok=True)
             write_video(path, Video(frames, settings.fps))
@@ -234,8 +242,3 @@ def _clip_name(group: tuple[int, ...], number: int) -> str:
 def _parts(items: list) -> Iterator[list]:
     for start in range(0, len(items), _CLIPS_A_CALL):
         yield items[start : start + _CLIPS_A_CALL]
-
-
-def _frames(pixels) -> np.ndarray:
-    """uint8 [B, F, H, W, 3], whether the renderer hands over an array or a tensor."""
-    return np.ascontiguousarray(np.asarray(pixels))

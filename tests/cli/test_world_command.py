@@ -41,7 +41,7 @@ def test_writes_photographs_clips_and_metadata(drawn):
     clip = read_video(drawn / "800010/clip_0.mp4")
     assert clip.frames.shape == (17, 64, 64, 3) and clip.fps == 8
     photo = read_picture(drawn / "800010/reference_0.png")
-    assert photo.shape == (64, 64, 3) and np.array_equal(photo, likeness.world.folder.draw_photograph(800_010, 0))
+    assert photo.shape == (256, 256, 3) and np.array_equal(photo, likeness.world.folder.draw_photograph(800_010, 0))
     assert is_drawn(drawn / "800010/reference_0.png")
 
 
