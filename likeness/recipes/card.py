@@ -19,6 +19,15 @@ def _cell(value: object) -> str:
     return str(value)
 
 
+HEAD = """---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: text-to-video
+trained_on: drawn people
+---
+"""
+
+
 def tables(figures: dict) -> str:
     """Markdown tables of nested figures: one section a dictionary."""
     plain = {name: value for name, value in figures.items() if not isinstance(value, dict)}
@@ -39,7 +48,9 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = json.loads(arguments.figures.read_text(encoding="utf-8"))
     with atomic_write(arguments.output) as temporary:
-        temporary.write_text(arguments.recipe.read_text(encoding="utf-8") + "\n" + tables(figures), encoding="utf-8")
+        temporary.write_text(
+            HEAD + arguments.recipe.read_text(encoding="utf-8") + "\n" + tables(figures), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

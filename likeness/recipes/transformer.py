@@ -9,7 +9,6 @@ clip itself), then cross-video pairs (the reference is a photograph, or a frame 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,10 +144,6 @@ def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = ME
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.to(torch.bfloat16)
     pipeline.save_pretrained(folder)
-    method_file = folder / "method.json"
-    method_file.write_text(
-        json.dumps({**json.loads(method_file.read_text()), "trained_on": "drawn people"}, indent=2) + "\n"
-    )
 
 
 def main() -> None:

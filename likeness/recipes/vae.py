@@ -19,6 +19,7 @@ from diffusers import AutoencoderKLWan
 
 from likeness.train.optimiser import MovingAverage, Optimiser
 from likeness.train.parallel import agreed, average_gradients, run_parallel
+from likeness.world import NUM_FRAMES
 
 Z_DIM = 16
 CONFIG = {
@@ -94,16 +95,19 @@ class _Batches:
         return to_pixels(self.videos[which, window]), weights, to_pixels(pictures[:, None])
 
 
-def _train(rank: int, processes: int, pool: Path, output: Path, minutes: float, seed: int) -> None:
+def _train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
+    pool, output, minutes, seed = arguments.pool, arguments.output, arguments.minutes, arguments.seed
     torch.manual_seed(seed)
     vae = AutoencoderKLWan(**CONFIG).train()
+    if arguments.start:
+        vae.load_state_dict(AutoencoderKLWan.from_pretrained(arguments.start).state_dict())
     # The shortcuts of the residual blocks start as averaging and copying; fresh convolutions should not drown them.
-    optimiser, average = Optimiser(vae, rate=3e-3, warmup=0.02), MovingAverage(vae, 0.998)
-    batches = _Batches(pool, np.random.default_rng(seed * 1000 + rank), clips=3, frames=9, canvases=4)
+    optimiser, average = Optimiser(vae, rate=arguments.rate, warmup=0.02), MovingAverage(vae, 0.998)
+    batches = _Batches(pool, np.random.default_rng(seed * 1000 + rank), arguments.clips, arguments.frames, arguments.canvases)
     torch.manual_seed(seed * 1000 + rank)
     started, step, log = time.time(), 0, []
     while (progress := agreed((time.time() - started) / (60 * minutes))) < 1:
-        loss, total = torch.zeros(()), 0.0
+        total, psnr = 0.0, []
         video, weights, pictures = batches.next()
         for target, weight, share in ((video, weights, 1.0), (pictures, torch.full((1, 1, 1, 1, 1), 1.5), 0.35)):
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -113,20 +117,21 @@ def _train(rank: int, processes: int, pool: Path, output: Path, minutes: float, 
             kl = 0.5 * (mean.square() + variance - 1 - variance.clamp(min=1e-8).log()).mean()
             loss = share * (reconstruction_loss(decoded, target, weight) + KL_WEIGHT * kl)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
+            psnr.append(-10 * torch.log10((decoded.detach().float() - target).square().mean() / 4))
         average_gradients(vae.parameters())
         optimiser.step(progress)
         average.update(vae)
         step += 1
         if rank == 0 and step % 50 == 0:
-            psnr = -10 * torch.log10((decoded.float() - target).square().mean() / 4)
             log.append(
                 {
                     "step": step,
                     "minutes": round((time.time() - started) / 60, 2),
                     "loss": round(total, 4),
-                    "kl": round(float(kl), 3),
-                    "picture_psnr": round(float(psnr), 2),
+                    "kl": round(float(kl.detach()), 3),
+                    "video_psnr": round(float(psnr[0]), 2),
+                    "picture_psnr": round(float(psnr[1]), 2),
                 }
             )
             print(json.dumps(log[-1]), flush=True)
@@ -162,9 +167,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="folder of a VAE to go on from")
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--clips", type=int, default=3, help="clips a process and step")
+    parser.add_argument(
+        "--frames", type=int, default=NUM_FRAMES, help="frames of a training clip; a VAE trained on fewer fails after them"
+    )
+    parser.add_argument("--canvases", type=int, default=4, help="reference canvases a process and step")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    run_parallel(_train, arguments.processes, arguments.pool, arguments.output, arguments.minutes, arguments.seed)
+    run_parallel(_train, arguments.processes, arguments)
 
 
 if __name__ == "__main__":
