@@ -32,7 +32,7 @@ def _rounds(first: int) -> list[float]:
 
 def main() -> None:
     """Print the rate of all processes together."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--processes", type=int, default=2)
     processes = parser.parse_args().processes
     with multiprocessing.get_context("spawn").Pool(processes) as pool:

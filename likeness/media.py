@@ -361,6 +361,7 @@ def _encode_h264(path: Path, video: Video, crf: int, metadata: Mapping[str, str]
                 dst_color_trc=ColorTrc.BT709,
                 dst_color_primaries=ColorPrimaries.BT709,
                 interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+                threads=1,  # on several, the conversion differs now and then in a few pixels
             )
             frame.pts = index
             container.mux(stream.encode(frame))

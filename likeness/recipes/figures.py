@@ -75,6 +75,7 @@ def demo(pipeline: LikenessPipeline, faces: FaceTools) -> np.ndarray:
         )
     ):
         frames = video_of(pipeline, prompt, reference, seed)
+        assert reference.embedding is not None  # a drawn photograph has a face
         similarity = []
         for frame in frames:
             found = faces.pack.detect(frame)
@@ -96,7 +97,7 @@ def demo(pipeline: LikenessPipeline, faces: FaceTools) -> np.ndarray:
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("docs/images"))
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--faces", type=Path, default=None)

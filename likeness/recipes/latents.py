@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
     shard_path, vae_path, folder = job
     if folder.exists():
         return folder.name
-    vae = AutoencoderKLWan.from_pretrained(vae_path).eval()
+    vae: Any = AutoencoderKLWan.from_pretrained(vae_path).eval()
     mean, deviation = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
     shard = np.load(shard_path)
     videos = shard["videos"]
@@ -48,7 +49,7 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -98,7 +98,8 @@ def identity(videos: list[np.ndarray], owners: np.ndarray, gallery: np.ndarray, 
         embeddings, frames = embed_video(video, faces)
         coverage.append(len(embeddings) / frames)
         if not len(embeddings):
-            own.append(0.0), others.append(0.0), rank1.append(0.0)
+            for figures in (own, others, rank1):
+                figures.append(0.0)
             continue
         scores = embeddings @ gallery.T  # [F', N]
         own.append(scores[:, owner].sum() / frames)
@@ -204,7 +205,7 @@ def reconstruction(
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--faces", type=Path, default=None)
     parser.add_argument("--probe", type=Path, default=Path(__file__).parents[1] / "world" / "weights" / "probe")

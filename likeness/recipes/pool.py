@@ -80,14 +80,15 @@ def _write(job: tuple[int, Path]) -> Path:
     first, path = job
     if not path.exists():
         temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, **draw_shard(list(range(first, first + PEOPLE_PER_SHARD))))
+        shard = draw_shard(list(range(first, first + PEOPLE_PER_SHARD)))
+        np.savez(temporary, allow_pickle=False, **shard)
         os.replace(temporary, path)
     return path
 
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--people", type=int, default=24_000)
     parser.add_argument("--first", type=int, default=0)

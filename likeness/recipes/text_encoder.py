@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,7 +103,7 @@ def _loss(scene: torch.Tensor, person: torch.Tensor, facts: torch.Tensor) -> tup
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder that gets tokenizer/ and text_encoder/")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--captions", type=int, default=30_000)
@@ -118,17 +119,18 @@ def main() -> None:
         vocab_size=len(tokenizer), d_model=WIDTH, d_kv=32, num_heads=4, d_ff=256, num_layers=2, dropout_rate=0.0,
         relative_attention_num_buckets=32, relative_attention_max_distance=64, pad_token_id=0, eos_token_id=1,
     )  # fmt: skip
-    model = nn.ModuleDict({"encoder": UMT5EncoderModel(config), "reader": _Reader()}).train()
-    table = model["encoder"].shared.weight
-    optimiser = Optimiser(model, rate=4e-3, plain=[table])
+    encoder: Any = UMT5EncoderModel(config)
+    reader = _Reader()
+    model = nn.ModuleList([encoder, reader]).train()
+    optimiser = Optimiser(model, rate=4e-3, plain=[encoder.shared.weight])
     held_out = 1000
     started, step = time.time(), 0
     while (progress := (time.time() - started) / (60 * arguments.minutes)) < 1:
         rows = torch.from_numpy(rng.integers(held_out, len(captions), size=64))
         mask = tokens.attention_mask[rows]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            embeds = model["encoder"](tokens.input_ids[rows], mask).last_hidden_state
-            scene, person = model["reader"](embeds, mask)
+            embeds = encoder(tokens.input_ids[rows], mask).last_hidden_state
+            scene, person = reader(embeds, mask)
         loss, right = _loss(scene.float(), person.float(), facts[rows])
         loss.backward()
         optimiser.step(progress)
@@ -140,8 +142,8 @@ def main() -> None:
     model.eval()
     with torch.no_grad():
         mask = tokens.attention_mask[:held_out]
-        embeds = model["encoder"](tokens.input_ids[:held_out], mask).last_hidden_state
-        _, right = _loss(*model["reader"](embeds, mask), facts[:held_out])
+        embeds = encoder(tokens.input_ids[:held_out], mask).last_hidden_state
+        _, right = _loss(*reader(embeds, mask), facts[:held_out])
     print(
         json.dumps(
             {
@@ -150,7 +152,7 @@ def main() -> None:
             }
         )
     )
-    model["encoder"].to(torch.bfloat16).save_pretrained(arguments.output / "text_encoder")
+    encoder.to(torch.bfloat16).save_pretrained(arguments.output / "text_encoder")
     tokenizer.save_pretrained(arguments.output / "tokenizer")
 
 

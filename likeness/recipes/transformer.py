@@ -148,7 +148,7 @@ def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = ME
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     for name in ("latents", "vae", "text", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="folder for the finished model")

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,8 @@ class _Batches:
         self.used = self.refill_after = 0
 
     def _refill(self) -> None:
-        shard = np.load(self.rng.choice(sorted(self.pool.glob("people-??????.npz"))))
+        shards = sorted(self.pool.glob("people-??????.npz"))
+        shard = np.load(shards[self.rng.integers(len(shards))])
         self.videos = shard["videos"].reshape(-1, *shard["videos"].shape[2:])
         self.keypoints = shard["keypoints"].reshape(-1, *shard["keypoints"].shape[2:])
         self.pictures = np.concatenate([shard["photos"].reshape(-1, 64, 64, 3), shard["faces"].reshape(-1, 64, 64, 3)])
@@ -98,12 +100,14 @@ class _Batches:
 def _train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     pool, output, minutes, seed = arguments.pool, arguments.output, arguments.minutes, arguments.seed
     torch.manual_seed(seed)
-    vae = AutoencoderKLWan(**CONFIG).train()
+    vae: Any = AutoencoderKLWan(**CONFIG).train()
     if arguments.start:
         vae.load_state_dict(AutoencoderKLWan.from_pretrained(arguments.start).state_dict())
     # The shortcuts of the residual blocks start as averaging and copying; fresh convolutions should not drown them.
     optimiser, average = Optimiser(vae, rate=arguments.rate, warmup=0.02), MovingAverage(vae, 0.998)
-    batches = _Batches(pool, np.random.default_rng(seed * 1000 + rank), arguments.clips, arguments.frames, arguments.canvases)
+    batches = _Batches(
+        pool, np.random.default_rng(seed * 1000 + rank), arguments.clips, arguments.frames, arguments.canvases
+    )
     torch.manual_seed(seed * 1000 + rank)
     started, step, log = time.time(), 0, []
     while (progress := agreed((time.time() - started) / (60 * minutes))) < 1:
@@ -144,7 +148,7 @@ def _train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
 @torch.no_grad()
 def _save(vae: AutoencoderKLWan, average: MovingAverage, pool: Path, output: Path, log: list[dict]) -> None:
     """Write the averaged weights with the latents' mean and deviation a channel, so that normalised latents have unit variance."""
-    kept = AutoencoderKLWan(**CONFIG).eval()
+    kept: Any = AutoencoderKLWan(**CONFIG).eval()
     average.copy_to(kept)
     shard = np.load(sorted(pool.glob("people-??????.npz"))[0])
     latents = torch.cat([kept.encode(to_pixels(shard["videos"][i, :1])).latent_dist.mode() for i in range(40)])
@@ -162,7 +166,7 @@ def _save(vae: AutoencoderKLWan, average: MovingAverage, pool: Path, output: Pat
 
 def main() -> None:
     """Run the recipe; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40)
@@ -171,7 +175,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--clips", type=int, default=3, help="clips a process and step")
     parser.add_argument(
-        "--frames", type=int, default=NUM_FRAMES, help="frames of a training clip; a VAE trained on fewer fails after them"
+        "--frames",
+        type=int,
+        default=NUM_FRAMES,
+        help="frames of a training clip; a VAE trained on fewer fails after them",
     )
     parser.add_argument("--canvases", type=int, default=4, help="reference canvases a process and step")
     parser.add_argument("--seed", type=int, default=0)

@@ -117,7 +117,8 @@ def draw(
 
 def _extents(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bounding boxes [N, 4] of masks [N, H, W], and whether enough of each is there to be called visible."""
-    rows, columns = mask.any(2), mask.any(1)
+    rows, columns = np.any(mask, axis=2), np.any(mask, axis=1)  # [N, H], [N, W]
+    assert isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray)
     y0, x0 = rows.argmax(1), columns.argmax(1)
     y1, x1 = rows.shape[1] - rows[:, ::-1].argmax(1), columns.shape[1] - columns[:, ::-1].argmax(1)
     enough = mask.sum((1, 2)) >= 12
@@ -153,7 +154,8 @@ class _Layer:
         """Camera coordinates to head-local ones: the transposed rotation about the pivot."""
         r = self.rotation[..., None]
         x, y, z = x - _PIVOT[0], y - _PIVOT[1], z - _PIVOT[2]
-        return tuple(r[:, 0, i] * x + r[:, 1, i] * y + r[:, 2, i] * z + _PIVOT[i] for i in range(3))
+        lx, ly, lz = (r[:, 0, i] * x + r[:, 1, i] * y + r[:, 2, i] * z + _PIVOT[i] for i in range(3))
+        return lx, ly, lz
 
     def _distances(self, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         return head_distance(self.shape, x, y, z), hair_distance(self.shape, x, y, z)
