@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --constraint constraints.txt
 
-.PHONY: help demo test check lint docs format clean
+.PHONY: help demo test check lint docs figures format clean
 
 help:
 	@echo 'make demo     a video of a person, from a photograph and a prompt, with the tiny model'
 	@echo 'make test     the tests'
 	@echo 'make check    what CI runs: ruff, pyright, import-linter, the documentation, the tests'
 	@echo 'make docs     the documentation as web pages, in site/'
+	@echo 'make figures  every picture of the README and the documentation, made again'
 	@echo 'make format   let ruff mend what it can'
 	@echo 'make clean    remove .venv and everything built'
 
@@ -43,6 +44,9 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+figures: $(STAMP)
+	@$(BIN)/python -m likeness.recipes.figures --output docs/images
 
 # One after the other, also under `make -j`, with the tests last: their summary is what a reader of the log looks for.
 check: $(STAMP)

@@ -1,7 +1,7 @@
 """The tiny family's video VAE: diffusers' AutoencoderKLWan, 8x in space, 4x in time, 16 channels.
 
 `python -m likeness.recipes.vae --pool POOL --output DIR --minutes 40 --processes 2` trains it on a drawn pool. As in Wan 2.2 the
-pixels are folded 2 x 2 into channels first, which spares the costliest convolutions. The loss is L1, three times as heavy
+pixels are folded 2 x 2 into channels first, which spares the costliest convolutions. The loss is L1, several times as heavy
 around the face, plus L1 of the picture's gradients and a KL term; references (single pictures) are coded beside the clips.
 """
 
@@ -39,7 +39,7 @@ CONFIG = {
     "latents_mean": [0.0] * Z_DIM,
     "latents_std": [1.0] * Z_DIM,
 }
-FACE_WEIGHT, GRADIENT_WEIGHT, KL_WEIGHT = 3.0, 0.5, 5e-4
+GRADIENT_WEIGHT, KL_WEIGHT = 0.5, 5e-4
 
 
 def to_pixels(frames: np.ndarray) -> torch.Tensor:
@@ -47,14 +47,14 @@ def to_pixels(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0)
 
 
-def face_weights(keypoints: np.ndarray, size: int) -> torch.Tensor:
-    """1 + FACE_WEIGHT under a Gaussian about the five keypoints; [B, F, 5, 2] pixels -> float32 [B, 1, F, size, size]."""
+def face_weights(keypoints: np.ndarray, size: int, weight: float) -> torch.Tensor:
+    """1 + `weight` under a Gaussian about the five keypoints; [B, F, 5, 2] pixels -> float32 [B, 1, F, size, size]."""
     points = torch.from_numpy(keypoints.astype(np.float32))
     centre, spread = points.mean(2), (points.amax(2) - points.amin(2)).amax(-1)  # [B, F, 2], [B, F]
     at = torch.arange(size) + 0.5
     dx = (at - centre[..., 0, None]) / spread[..., None]
     dy = (at - centre[..., 1, None]) / spread[..., None]
-    return (1 + FACE_WEIGHT * torch.exp(-(dy[..., :, None].square() + dx[..., None, :].square()) * 1.5)).unsqueeze(1)
+    return (1 + weight * torch.exp(-(dy[..., :, None].square() + dx[..., None, :].square()) * 1.5)).unsqueeze(1)
 
 
 def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -73,8 +73,9 @@ def reconstruction_loss(predicted: torch.Tensor, target: torch.Tensor, weights: 
 class _Batches:
     """Random windows of clips with face weights, and reference canvases, from whatever shards are there."""
 
-    def __init__(self, pool: Path, rng: np.random.Generator, clips: int, frames: int, canvases: int) -> None:
-        self.pool, self.rng, self.clips, self.frames, self.canvases = pool, rng, clips, frames, canvases
+    def __init__(self, rng: np.random.Generator, arguments: argparse.Namespace) -> None:
+        self.rng, self.pool, self.face_weight = rng, arguments.pool, arguments.face_weight
+        self.clips, self.frames, self.canvases = arguments.clips, arguments.frames, arguments.canvases
         self.used = self.refill_after = 0
 
     def _refill(self) -> None:
@@ -93,7 +94,7 @@ class _Batches:
         start = int(self.rng.integers(self.videos.shape[1] - self.frames + 1))
         window = slice(start, start + self.frames)
         pictures = self.pictures[self.rng.integers(len(self.pictures), size=self.canvases)]
-        weights = face_weights(self.keypoints[which, window], self.videos.shape[2])
+        weights = face_weights(self.keypoints[which, window], self.videos.shape[2], self.face_weight)
         return to_pixels(self.videos[which, window]), weights, to_pixels(pictures[:, None])
 
 
@@ -103,17 +104,20 @@ def _train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     vae: Any = AutoencoderKLWan(**CONFIG).train()
     if arguments.start:
         vae.load_state_dict(AutoencoderKLWan.from_pretrained(arguments.start).state_dict())
+    if arguments.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
     # The shortcuts of the residual blocks start as averaging and copying; fresh convolutions should not drown them.
     optimiser, average = Optimiser(vae, rate=arguments.rate, warmup=0.02), MovingAverage(vae, 0.998)
-    batches = _Batches(
-        pool, np.random.default_rng(seed * 1000 + rank), arguments.clips, arguments.frames, arguments.canvases
-    )
+    batches = _Batches(np.random.default_rng(seed * 1000 + rank), arguments)
     torch.manual_seed(seed * 1000 + rank)
     started, step, log = time.time(), 0, []
     while (progress := agreed((time.time() - started) / (60 * minutes))) < 1:
         total, psnr = 0.0, []
         video, weights, pictures = batches.next()
-        for target, weight, share in ((video, weights, 1.0), (pictures, torch.full((1, 1, 1, 1, 1), 1.5), 0.35)):
+        # No transformer makes references, so a decoder that is trained alone need not show them.
+        parts = [(video, weights, 1.0), (pictures, torch.full((1, 1, 1, 1, 1), 1.5), 0.35)]
+        for target, weight, share in parts[: 1 if arguments.decoder_only else 2]:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 posterior = vae.encode(target).latent_dist
                 decoded = vae.decode(posterior.sample()).sample
@@ -135,7 +139,7 @@ def _train(rank: int, processes: int, arguments: argparse.Namespace) -> None:
                     "loss": round(total, 4),
                     "kl": round(float(kl.detach()), 3),
                     "video_psnr": round(float(psnr[0]), 2),
-                    "picture_psnr": round(float(psnr[1]), 2),
+                    "picture_psnr": round(float(psnr[-1]), 2),
                 }
             )
             print(json.dumps(log[-1]), flush=True)
@@ -172,7 +176,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--start", type=Path, help="folder of a VAE to go on from")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="keep the latents as they are, for a trained transformer"
+    )
     parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--face-weight", type=float, default=3.0, help="how much more the face counts than the rest")
     parser.add_argument("--clips", type=int, default=3, help="clips a process and step")
     parser.add_argument(
         "--frames",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-PACK_INTRODUCTION = """# Tiny face pack
+HEAD = """---
+license: apache-2.0
+trained_on: drawn people
+---
+"""
+
+PACK_INTRODUCTION = f"""{HEAD}# Tiny face pack
 
 Finds, aligns, recognises and parses the faces of the drawn people of `likeness.world`, in the formats of the real
 libraries: `scrfd.onnx` (SCRFD with keypoints) and `arcface.onnx` (ArcFace) load in InsightFace, `parser/` is a
