@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
@@ -104,7 +105,7 @@ class Portraits:
 
 
 def drawn(cache: Path, spec: SetSpec, *, workers: int = 2) -> DrawnSet:
-    """The set, drawn if the cache does not hold it yet."""
+    """The set, drawn by `workers` processes (here if it is one) if the cache does not hold it yet."""
     key = hashlib.sha256(f"{spec!r} {_renderer_hash()}".encode()).hexdigest()[:12]
     folder = cache / f"{spec.name}-{key}"
     if not folder.exists():
@@ -130,19 +131,26 @@ def _draw_into(folder: Path, spec: SetSpec, workers: int) -> None:
     batches = [clips[i : i + _CLIPS_A_CALL] for i in range(0, len(clips), _CLIPS_A_CALL)]
     arrays: dict[str, np.ndarray] = {}
     done = 0
-    # Processes of one thread each keep all cores busy; threads inside one process wait for each other.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        for part in pool.map(_draw_batch, batches, [spec] * len(batches)):
-            for name, values in part.items():
-                if name not in arrays:
-                    shape = (len(clips), *values.shape[1:])
-                    arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
-                arrays[name][done : done + len(values)] = values
-            done += len(part["people"])
-            if done % 1024 == 0 or done == len(clips):
-                print(f"drawing {spec.name}: {done} of {len(clips)}", file=sys.stderr, flush=True)
+    for part in _draw_batches(batches, spec, workers):
+        for name, values in part.items():
+            if name not in arrays:
+                shape = (len(clips), *values.shape[1:])
+                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", values.dtype, shape)
+            arrays[name][done : done + len(values)] = values
+        done += len(part["people"])
+        if done % 1024 == 0 or done == len(clips):
+            print(f"drawing {spec.name}: {done} of {len(clips)}", file=sys.stderr, flush=True)
     for array in arrays.values():
         array.flush()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _draw_batches(batches: list[list[Clip]], spec: SetSpec, workers: int) -> Iterator[dict[str, np.ndarray]]:
+    if workers == 1:
+        yield from (_draw_batch(batch, spec) for batch in batches)
+        return
+    # Processes of one thread each keep all cores busy; threads inside one process wait for each other.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        yield from pool.map(_draw_batch, batches, [spec] * len(batches))
 
 
 def _one_thread() -> None:
