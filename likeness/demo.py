@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from likeness.errors import UserError
+from likeness.threads import wait_passively
 
 FOLDER = Path("outputs/demo")
 PERSON = 800_001  # one of the people kept for validation
@@ -52,6 +53,7 @@ def _show_step(done: int, total: int) -> None:
 
 def main() -> None:
     """Entry point of `python -m likeness.demo`."""
+    wait_passively()
     print(f"person {PERSON} of the drawn world: {PROMPT}")
     try:
         made = demo(FOLDER)

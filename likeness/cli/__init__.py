@@ -6,6 +6,7 @@ import typer
 
 from likeness.cli import generate, models, world
 from likeness.cli._group import Group
+from likeness.threads import wait_passively
 
 app = typer.Typer(
     name="likeness",
@@ -41,4 +42,5 @@ app.add_typer(world.app, name="world")
 
 def main() -> None:
     """Entry point of the `likeness` command."""
+    wait_passively()
     app(prog_name="likeness")

@@ -128,7 +128,7 @@ def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
 
 
 def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = METHOD) -> None:
-    """Write the averaged weights of a run as a Likeness folder, bfloat16."""
+    """Write the averaged weights of a run as a Likeness folder: bfloat16, but for what Wan keeps in float32."""
     transformer = ConcatWanTransformer3DModel(**TRANSFORMER).eval()
     transformer.load_state_dict(torch.load(state, weights_only=True)["average"]["state"])
     pipeline = LikenessPipeline(
@@ -142,7 +142,11 @@ def export(state: Path, vae: Path, text: Path, folder: Path, method: Method = ME
         default_num_inference_steps=30,
     )
     shutil.rmtree(folder, ignore_errors=True)
-    pipeline.to(torch.bfloat16)
+    for part in (pipeline.vae, pipeline.text_encoder):
+        part.to(torch.bfloat16)
+    for name, parameter in transformer.named_parameters():
+        if not any(kept in name for kept in ConcatWanTransformer3DModel._keep_in_fp32_modules):
+            parameter.data = parameter.data.to(torch.bfloat16)
     pipeline.save_pretrained(folder)
 
 

@@ -6,6 +6,7 @@ boxes, five keypoints, pose and expression of every person in every frame.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from likeness.world.places import background
 from likeness.world.shape import hair_distance, head_distance, ripple, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -80,7 +81,7 @@ def draw(
     keypoints = np.zeros((batch * frames, people, 5, 2), np.float32)
     visible = np.zeros((batch * frames, people), bool)
     chunk = max(1, _CHUNK_PIXELS // (height * width))
-    with torch.inference_mode():
+    with torch.inference_mode(), _one_thread():
         for slot in range(people):
             traits = traits_of([clip.people[slot] for clip in clips])
             state = {
@@ -113,6 +114,18 @@ def draw(
         visible=visible.reshape(*shape, people),
         motion=motions,
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of operations of some ten microseconds each: several threads would wait for one another more than they draw,
+    on a busy machine a hundred times more. To use more cores, draw in several processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _extents(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
