@@ -114,6 +114,9 @@ def load_parts(vae: Path, text: Path) -> dict:
 def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
     torch.manual_seed(arguments.seed)
     transformer = ConcatWanTransformer3DModel(**TRANSFORMER).train()
+    if arguments.start:
+        start = ConcatWanTransformer3DModel.from_pretrained(arguments.start, torch_dtype=torch.float32)
+        transformer.load_state_dict(start.state_dict())
     transformer.set_attention_backend("_native_math")  # 1.3 times as fast on sequences this short
     if arguments.compile:
         transformer.compile_repeated_blocks()
@@ -156,6 +159,7 @@ def main() -> None:
     for name in ("latents", "vae", "text", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--export", type=Path, help="folder for the finished model")
+    parser.add_argument("--start", type=Path, help="folder of a transformer to go on from, such as tiny/transformer")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--batch", type=int, default=24, help="samples a process and step")
