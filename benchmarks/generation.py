@@ -14,7 +14,7 @@ def main() -> None:
     """Print both times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--videos", type=int, default=9)
     arguments = parser.parse_args()
     started = time.perf_counter()

@@ -59,7 +59,7 @@ def people(pipeline: LikenessPipeline, faces: FaceTools, count: int = 12) -> np.
 
 def video_of(pipeline: LikenessPipeline, prompt: str, reference, seed: int) -> np.ndarray:
     """One video with the model's own settings, uint8 [F, H, W, 3]."""
-    output = pipeline(prompt, [reference], num_inference_steps=30, generator=torch.Generator().manual_seed(seed))
+    output = pipeline(prompt, [reference], generator=torch.Generator().manual_seed(seed))
     return np.rint(output.frames[0] * 255).astype(np.uint8)
 
 
