@@ -143,7 +143,8 @@ def main() -> None:
     with torch.no_grad():
         mask = tokens.attention_mask[:held_out]
         embeds = encoder(tokens.input_ids[:held_out], mask).last_hidden_state
-        _, right = _loss(*reader(embeds, mask), facts[:held_out])
+        scene, person = reader(embeds, mask)
+        _, right = _loss(scene, person, facts[:held_out])
     print(
         json.dumps(
             {

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from likeness.recipes.faces.common import export_onnx, prefetched
 from likeness.recipes.faces.networks import FaceEncoder
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.recogniser import ArcMargin
 from likeness.recipes.faces.verification import auc_of, mean_interval, rank1_of, verify
+from likeness.train.optimiser import MovingAverage, Optimiser
 
 
 def test_margin_zero_is_a_softmax_over_cosines_and_a_margin_costs():

@@ -29,7 +29,7 @@ from likeness.recipes.faces.common import (
 from likeness.recipes.faces.data import DrawnSet, training_clips, training_groups, training_photos
 from likeness.recipes.faces.detection import evaluate
 from likeness.recipes.faces.networks import ANCHOR_SIZES, ANCHORS_PER_CELL, STRIDES, FaceDetector
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
+from likeness.train.optimiser import MovingAverage, Optimiser
 
 FILE_NAME = "scrfd.onnx"
 DET_SIZE = 160  # finds what 640 finds, in a tenth of the time

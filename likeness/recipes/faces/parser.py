@@ -25,8 +25,8 @@ from likeness.media import atomic_write
 from likeness.recipes.faces import augment
 from likeness.recipes.faces.common import Arguments, Clock, prefetched, recipe_arguments, record_figures, start
 from likeness.recipes.faces.data import Portraits, training_clips, training_photos, validation_photos
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.verification import bootstrap
+from likeness.train.optimiser import MovingAverage, Optimiser
 
 INPUT_PX = 128
 FOLDER = "parser"

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from likeness.recipes.faces import augment
 from likeness.recipes.faces.common import Arguments, Clock, prefetched, recipe_arguments, record_figures, start
 from likeness.recipes.faces.data import DrawnSet, training_clips, validation_clips
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.verification import mean_interval
+from likeness.train.optimiser import MovingAverage, Optimiser
 from likeness.world.clip import TURNS
 from likeness.world.probe import VOCABULARIES, ProbeConfig, ProbeNetwork, load_probe, save_probe
 

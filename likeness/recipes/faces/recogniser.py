@@ -28,8 +28,8 @@ from likeness.recipes.faces.common import (
 )
 from likeness.recipes.faces.data import Portraits, training_portraits, validation_portraits
 from likeness.recipes.faces.networks import FaceEncoder
-from likeness.recipes.faces.optimiser import MovingAverage, Optimiser
 from likeness.recipes.faces.verification import Verification, verify
+from likeness.train.optimiser import MovingAverage, Optimiser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
