@@ -1,7 +1,7 @@
 """Video latents of a drawn pool, encoded once: `python -m likeness.recipes.latents --pool POOL --vae DIR --output LATENTS`.
 
 Each shard becomes a folder of `.npy` files that training maps into memory: `latents` float16 [P, C, 16, T, h, w] (normalised),
-and the pool's `photos`, `faces` and `captions` as they are; references are noised and encoded online. A folder is made
+and the pool's `photos`, `faces`, `captions` and `keypoints` as they are; references are noised and encoded online. A folder is made
 whole under another name and renamed; a second call encodes only what is missing.
 """
 
@@ -41,7 +41,7 @@ def _encode(job: tuple[Path, Path, Path]) -> str:
     temporary = folder.with_name(folder.name + ".tmp")
     temporary.mkdir(parents=True, exist_ok=True)
     np.save(temporary / "latents.npy", np.concatenate(rows).reshape(*videos.shape[:2], *rows[0].shape[1:]))
-    for name in ("photos", "faces", "captions", "people"):
+    for name in ("photos", "faces", "captions", "people", "keypoints"):
         np.save(temporary / f"{name}.npy", shard[name])
     os.rename(temporary, folder)
     return folder.name

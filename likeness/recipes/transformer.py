@@ -32,6 +32,7 @@ from likeness.world import FPS, NUM_FRAMES
 # a person along with what the photograph shows.
 METHOD: Method = replace(CONCAT_ID, guidance=Guidance(kind="decoupled", text=2.0, reference=4.0), max_references=1)
 SHIFT = 2.0  # a latent of 5 x 8 x 8 has fewer redundant values than Wan's, so less weight on high noise than Wan's 5
+_FACE_MARGIN = 0.35  # of the distance from eyes to mouth, around them
 TRANSFORMER = {
     "patch_size": (1, 2, 2),
     "num_attention_heads": 4,
@@ -50,15 +51,17 @@ TRANSFORMER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Which references a sample may have, as the run goes on.
+    """Which references a sample may have as the run goes on, and what of it counts.
 
     Attributes:
         pretraining: share of the run on pre-training pairs (stage I); cross-video pairs (stage II) after it.
         photographs: share of photographs among cross-video references; the rest are frames of the other clip.
+        face_weight: of the loss where the face is, which fills a quarter of the latents; 1 elsewhere.
     """
 
     pretraining: float = 0.3
     photographs: float = 0.75
+    face_weight: float = 4.0
 
 
 class _Data:
@@ -72,19 +75,20 @@ class _Data:
     def _scan(self) -> None:
         folders = [f for f in sorted(self.folder.glob("people-*")) if f.suffix != ".tmp"]
         for folder in folders[len(self.shards) :]:
-            names = ("latents", "photos", "faces", "captions")
+            names = ("latents", "photos", "faces", "captions", "keypoints")
             self.shards.append({name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
 
     def __call__(self, progress: float) -> Batch:
         if self.calls % 200 == 0:
             self._scan()
         self.calls += 1
-        rng, latents, canvases, captions = self.rng, [], [], []
+        rng, latents, keypoints, canvases, captions = self.rng, [], [], [], []
         for _ in range(self.size):
             shard = self.shards[rng.integers(len(self.shards))]
             people, clips = shard["latents"].shape[:2]
             person, clip = rng.integers(people), rng.integers(clips)
             latents.append(shard["latents"][person, clip])
+            keypoints.append(shard["keypoints"][person, clip])
             captions.append(str(shard["captions"][person, clip]))
             if progress < self.pairs.pretraining:
                 canvases.append(shard["faces"][person, clip, rng.integers(shard["faces"].shape[2])])
@@ -95,9 +99,38 @@ class _Data:
                 canvases.append(shard["faces"][person, other, rng.integers(shard["faces"].shape[2])])
         with torch.no_grad():
             prompt_embeds = self.backbone.encode_text(captions).float()
+        video = np.stack(latents)
+        weights = face_weights(np.stack(keypoints).astype(np.float32), video.shape[2:], self.pairs.face_weight)
         return Batch(
-            torch.from_numpy(np.stack(latents)).float(), (to_pixels(np.stack(canvases)[:, None]),), prompt_embeds
+            torch.from_numpy(video).float(),
+            (to_pixels(np.stack(canvases)[:, None]),),
+            prompt_embeds,
+            torch.from_numpy(weights),
         )
+
+
+def face_weights(keypoints: np.ndarray, grid: tuple[int, int, int], weight: float) -> np.ndarray:
+    """Weights of the loss: `weight` for latents that see a face, 1 elsewhere.
+
+    Args:
+        keypoints: five per frame ``[B, F, 5, 2]`` in pixels, F = 4 (T - 1) + 1.
+        grid: the latents' (T, h, w), each 8 pixels wide; the first sees one frame, the others four.
+
+    Returns:
+        float32 ``[B, 1, T, h, w]``.
+    """
+    frames, height, width = grid
+    low, high = keypoints.min(2), keypoints.max(2)  # [B, F, 2] around eyes and mouth
+    margin = (high - low).max(-1, keepdims=True) * _FACE_MARGIN
+    low, high = (low - margin) / 8, (high + margin) / 8
+    result = np.ones((len(keypoints), 1, frames, height, width), np.float32)
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    for t in range(frames):
+        seen = slice(0, 1) if t == 0 else slice(4 * t - 3, 4 * t + 1)
+        (x0, y0), (x1, y1) = low[:, seen].min(1).T[..., None, None], high[:, seen].max(1).T[..., None, None]
+        face = (columns + 1 > x0) & (columns < x1) & (rows + 1 > y0) & (rows < y1)
+        result[:, 0, t] = np.where(face, weight, 1.0)
+    return result
 
 
 def load_parts(vae: Path, text: Path) -> dict:
@@ -123,7 +156,7 @@ def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
         transformer.compile_repeated_blocks()
     backbone = WanBackbone(transformer=transformer, **load_parts(arguments.vae, arguments.text))
     rng = np.random.default_rng(arguments.seed * 1000 + rank)
-    data = _Data(arguments.latents, backbone, arguments.batch, Pairs(pretraining=arguments.pretraining), rng)
+    data = _Data(arguments.latents, backbone, arguments.batch, Pairs(pretraining=arguments.pretraining, face_weight=arguments.face_weight), rng)
     empty = backbone.encode_text([""]).float()
     schedule = Schedule(
         minutes=arguments.minutes, seed=arguments.seed, rate=arguments.rate, plain_rate=arguments.rate / 2
@@ -170,6 +203,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24, help="samples a process and step")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--pretraining", type=float, default=Pairs.pretraining)
+    parser.add_argument("--face-weight", type=float, default=Pairs.face_weight, help="of the loss where the face is")
     parser.add_argument("--compile", action="store_true", help="1.5 times as fast; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -28,11 +28,14 @@ class Batch:
         latents: clean normalised video latents ``[B, C, T, H, W]``.
         references: M tensors of reference pixels ``[B, 3, 1, height, width]`` in [-1, 1].
         prompt_embeds: ``[B, L, D]`` from the backbone's ``encode_text``.
+        weights: how much each error counts, ``[B, 1, T, H, W]`` >= 0, as for faces that fill few of a picture's latents;
+            None counts all alike.
     """
 
     latents: Tensor
     references: tuple[Tensor, ...]
     prompt_embeds: Tensor
+    weights: Tensor | None = None
 
 
 def prepare_reference(method: Method, backbone: Backbone, pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -48,7 +51,7 @@ def prepare_reference(method: Method, backbone: Backbone, pixels: Tensor, genera
 def flow_loss(
     backbone: Backbone, method: Method, batch: Batch, empty_embeds: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mean squared error of the video's velocity, with text and references dropped independently.
+    """Weighted mean squared error of the video's velocity, with text and references dropped independently.
 
     Args:
         backbone: its ``predict`` takes gradients.
@@ -78,4 +81,7 @@ def flow_loss(
     dropped = coins(method.reference_dropout, 1).expand(size) if whole else coins(method.reference_dropout, size)
     sequence = drop(method, sequence, dropped)
     prediction = backbone.predict(sequence, sigma, prompt_embeds)
-    return (prediction.float() - process.target(z0, noise)).square().mean(), sigma
+    errors = (prediction.float() - process.target(z0, noise)).square()
+    if batch.weights is None:
+        return errors.mean(), sigma
+    return (errors.mean(1, keepdim=True) * batch.weights).sum() / batch.weights.sum(), sigma
