@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from likeness.backbones.base import Backbone
 from likeness.conditioning.guidance import combine
 from likeness.conditioning.sequence import drop, join
+from likeness.diffusion import Generators
 from likeness.errors import UserError
 from likeness.method import Method, Stream, merge_streams, without_references
 
@@ -30,16 +30,17 @@ def denoise(
     negative_embeds: Tensor | None,
     num_inference_steps: int,
     streams: Sequence[Stream],
+    generator: Generators = None,
     callback: StepCallback | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Denoise latents by Euler steps along the rectified flow, guided by a weighted sum of streams.
+    """Denoise latents by the steps of the backbone's sampler, guided by a weighted sum of streams.
 
     A step runs one prediction for each distinct pair of conditions that the streams need and whose weight is not zero.
     A stream without the reference sees what the method calls a dropped reference: no tokens, or a zero latent.
 
     Args:
-        backbone: predicts velocities.
+        backbone: predicts, and brings the sampler of its noise process.
         method: says how references join and how they are dropped.
         latents: Gaussian noise ``[B, C, T, H, W]``.
         references: clean latents ``[B, C, 1, H, W]`` each; none runs the base model.
@@ -47,6 +48,7 @@ def denoise(
         negative_embeds: of the negative or the empty prompt, ``[B, L, D]``; may be None if every stream reads the text.
         num_inference_steps: 1 or more.
         streams: from ``method.guidance.streams``; their order does not matter.
+        generator: of the noise of samplers that add some; one, or one a video.
         callback: see :data:`StepCallback`.
         progress: called after each step with (steps done, steps in all).
 
@@ -67,10 +69,10 @@ def denoise(
             "Guidance needs a prediction without the text: give negative_embeds, or set text guidance to 1."
         )
 
-    process = backbone.spec.process
-    sigmas = [*process.sigmas(num_inference_steps).tolist(), 0.0]
+    process = backbone.spec.process.for_video(backbone.spec.num_video_tokens(latents))
+    sampler = process.sampler(num_inference_steps, generator)
     latents = latents.float()
-    for step, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
+    for step, sigma in enumerate(sampler.sigmas[:-1].tolist()):
         levels = torch.full((latents.shape[0],), sigma, device=latents.device)
         full = join(method, latents, references)
         dropped = drop(method, full, True)
@@ -80,8 +82,8 @@ def denoise(
             assert text is not None  # checked above
             sequence = full if stream.reference else dropped
             predictions[stream.text, stream.reference] = backbone.predict(sequence, levels, text)
-        velocity = combine(streams, predictions).to(latents.device)
-        latents = latents + (next_sigma - sigma) * velocity
+        prediction = combine(streams, predictions).to(latents.device)
+        latents = sampler.step(step, latents, prediction)
         if callback is not None:
             replaced = callback(step, sigma, latents)
             latents = latents if replaced is None else replaced.float()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from likeness.conditioning.sequence import Sequence
-from likeness.diffusion import RectifiedFlow
+from likeness.diffusion import NoiseProcess
 from likeness.errors import UserError
 from likeness.method import Method
 from likeness.types import LatentGrid
@@ -24,7 +25,7 @@ class BackboneSpec:
         temporal_stride: frames a latent covers, but for the first, which covers one.
         patch: latents a transformer token covers, (t, h, w).
         latent_channels: channels of a latent.
-        process: noise, target and sigmas.
+        process: noise, target and sampler.
     """
 
     name: str
@@ -32,7 +33,7 @@ class BackboneSpec:
     temporal_stride: int
     patch: tuple[int, int, int]
     latent_channels: int
-    process: RectifiedFlow
+    process: NoiseProcess
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Refuse a size that does not come out in whole tokens.
@@ -74,6 +75,10 @@ class BackboneSpec:
         sizes = self.latent_shape(num_frames, height, width)[1:]
         return LatentGrid(*(size // patch for size, patch in zip(sizes, self.patch, strict=True)))
 
+    def num_video_tokens(self, latents: Tensor) -> int:
+        """Transformer tokens of video latents ``[B, C, T, H, W]``."""
+        return math.prod(size // step for size, step in zip(latents.shape[2:], self.patch, strict=True))
+
 
 def _nearest(value: int, step: int, first: int) -> str:
     """The valid values around an invalid one, for a message."""
@@ -104,7 +109,7 @@ class Backbone(Protocol):
         ...
 
     def predict(self, sequence: Sequence, sigma: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """Velocity ``[B, C, T, H, W]`` of the video alone at noise levels ``sigma`` ``[B]`` in 0..1."""
+        """What the process has as its target, for the video alone: ``[B, C, T, H, W]`` at levels ``sigma`` ``[B]`` in 0..1."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ class WanBackbone:
         """
         method, dtype = sequence.method, self.transformer.dtype
         device = get_module_execution_device(self.transformer)
-        timestep = sigma.to(device, torch.float32) * self.spec.process.num_train_timesteps
+        timestep = self.spec.process.timestep(sigma.to(device))
         if self.timestep_dtype is not None:
             timestep = timestep.to(self.timestep_dtype).float()
         return self.transformer(

@@ -1,4 +1,4 @@
-"""The training objective: rectified flow on a video joined with its references.
+"""The training objective: the backbone's noise process on a video joined with its references.
 
 The sequence is built by the same `join` and `drop`, and read by the same `predict`, as in sampling.
 """
@@ -51,7 +51,7 @@ def prepare_reference(method: Method, backbone: Backbone, pixels: Tensor, genera
 def flow_loss(
     backbone: Backbone, method: Method, batch: Batch, empty_embeds: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Weighted mean squared error of the video's velocity, with text and references dropped independently.
+    """Weighted mean squared error of the video's prediction, with text and references dropped independently.
 
     Args:
         backbone: its ``predict`` takes gradients.
@@ -64,7 +64,7 @@ def flow_loss(
         The loss, and the noise levels ``[B]`` that it was taken at.
     """
     z0 = batch.latents
-    process = backbone.spec.process
+    process = backbone.spec.process.for_video(backbone.spec.num_video_tokens(z0))
     size = z0.shape[0]
 
     def coins(probability: float, count: int) -> Tensor:
@@ -81,7 +81,7 @@ def flow_loss(
     dropped = coins(method.reference_dropout, 1).expand(size) if whole else coins(method.reference_dropout, size)
     sequence = drop(method, sequence, dropped)
     prediction = backbone.predict(sequence, sigma, prompt_embeds)
-    errors = (prediction.float() - process.target(z0, noise)).square()
+    errors = (prediction.float() - process.target(z0, noise, sigma)).square()
     if batch.weights is None:
         return errors.mean(), sigma
     return (errors.mean(1, keepdim=True) * batch.weights).sum() / batch.weights.sum(), sigma

@@ -1,7 +1,4 @@
-"""Numbers of rectified flow: noise, target, clean estimate, sigmas. No models in here.
-
-``sigma`` is the noise level in 0..1: 0 is the clean video, 1 is noise. It is a float or a tensor ``[B]``.
-"""
+"""Rectified flow: noise, target, clean estimate, sigmas, Euler steps."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from likeness.diffusion.base import Generators, expand_like
 from likeness.errors import UserError
 
 
@@ -30,19 +28,27 @@ class RectifiedFlow:
         if self.num_train_timesteps < 1 or not self.shift > 0:
             raise UserError(f"{self} is not a flow: num_train_timesteps is 1 or more and shift greater than 0.")
 
+    def for_video(self, num_video_tokens: int) -> RectifiedFlow:
+        """Itself: the shift is fixed."""
+        return self
+
     def add_noise(self, z0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
         """The noisy latents at ``sigma``; all ``[B, ...]``."""
-        sigma = _like(sigma, z0)
+        sigma = expand_like(sigma, z0)
         return (1.0 - sigma) * z0 + sigma * noise
 
-    def target(self, z0: Tensor, noise: Tensor) -> Tensor:
-        """The velocity that the model learns."""
+    def target(self, z0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
+        """The velocity that the model learns, the same at every ``sigma``."""
         return noise - z0
 
     def clean_estimate(self, z_t: Tensor, prediction: Tensor, sigma: Tensor | float) -> Tensor:
         """The clean latents that a prediction implies (ST-DRC Eq. 6), in float32."""
         z_t = z_t.float()
-        return z_t - _like(sigma, z_t) * prediction.float()
+        return z_t - expand_like(sigma, z_t) * prediction.float()
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """``sigma * num_train_timesteps``, float32."""
+        return sigma.float() * self.num_train_timesteps
 
     def shifted(self, sigma: Tensor) -> Tensor:
         return self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma)
@@ -68,6 +74,14 @@ class RectifiedFlow:
             raise UserError(f"{num_steps} denoising steps were given; at least 1 is needed, 50 is what Wan uses.")
         return self.shifted(torch.linspace(1.0, 0.0, num_steps + 1, dtype=torch.float64)[:-1]).float()
 
+    def sampler(self, num_steps: int, generator: Generators = None) -> EulerSampler:
+        """Euler steps over :meth:`sigmas` and down to 0; ``generator`` is not used.
+
+        Raises:
+            UserError: for fewer than 1 step.
+        """
+        return EulerSampler(torch.cat([self.sigmas(num_steps), torch.zeros(1)]))
+
     def snr_weight(self, sigma: Tensor, gamma: float = 1.0) -> Tensor:
         """Weight of the identity losses (ST-DRC Eq. 12), ``((1-t)^2 / ((1-t)^2 + t^2)) ** gamma``.
 
@@ -77,8 +91,17 @@ class RectifiedFlow:
         return (signal / (signal + noise)) ** gamma
 
 
-def _like(sigma: Tensor | float, latents: Tensor) -> Tensor | float:
-    """``[B]`` -> ``[B, 1, 1, ...]`` to broadcast over latents."""
-    if isinstance(sigma, Tensor):
-        return sigma.to(latents).view(-1, *[1] * (latents.ndim - 1))
-    return sigma
+class EulerSampler:
+    """Euler steps along the flow.
+
+    Attributes:
+        sigmas: ``float32 [S + 1]``, falling, the last 0.
+    """
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.sigmas = sigmas
+        self._levels: list[float] = sigmas.tolist()
+
+    def step(self, index: int, latents: Tensor, prediction: Tensor) -> Tensor:
+        """``z + (sigma' - sigma) v`` in float32."""
+        return latents.float() + (self._levels[index + 1] - self._levels[index]) * prediction.float()
