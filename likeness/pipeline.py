@@ -8,27 +8,34 @@ from __future__ import annotations
 import hashlib
 import json
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 
+from likeness.backbones.base import Backbone
+from likeness.backbones.families import backbone_of
 from likeness.backbones.load import METHOD_FILE, load_backbone, load_method, resolve_model
-from likeness.backbones.wan import ConcatWanTransformer3DModel, WanBackbone
 from likeness.errors import UserError
 from likeness.method import Method, without_references
+from likeness.pipeline_io import (
+    OUTPUT_TYPES,
+    Recent,
+    canvases_by_reference,
+    negative_list,
+    prompt_list,
+    to_output,
+    to_pixels,
+)
 from likeness.sampling import denoise
 
-OUTPUT_TYPES = ("np", "pil", "pt", "latent")
 # Encoded prompts and references kept; a prompt of a large Wan takes 4 MB.
 _CACHE_SIZE = 64
 
@@ -46,26 +53,28 @@ class LikenessPipelineOutput(BaseOutput):
 
 
 class LikenessPipeline(DiffusionPipeline):
-    """A Wan model, the method it was trained with, and everything between a prompt and frames.
+    """A video model, the method it was trained with, and everything between a prompt and frames.
 
     Args:
         transformer, vae, text_encoder, tokenizer, scheduler: as in a diffusers folder.
+        connectors: between the text encoder and the transformer, in models that have them (LTX-2).
         method: how references reach the model.
         default_num_frames, default_height, default_width, default_fps, default_num_inference_steps: what the weights were
             made for and are best sampled with, which a call takes where it is given none. Kept in ``model_index.json``.
-        timestep_dtype: see :class:`WanBackbone`.
+        timestep_dtype: of Wan's timesteps, see ``WanBackbone``.
     """
 
     config: Any  # a table whose keys are attributes too
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->connectors->transformer->vae"
+    _optional_components = ["connectors"]  # noqa: RUF012 - as diffusers declares it
 
     def __init__(
         self,
-        transformer: ConcatWanTransformer3DModel,
-        vae: AutoencoderKLWan,
+        transformer: Any,
+        vae: Any,
         text_encoder: Any,
         tokenizer: Any,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        scheduler: Any,
         # Only in the signature is it optional: diffusers takes every argument without a default for a component.
         method: Method | None = None,
         default_num_frames: int = 81,
@@ -74,12 +83,18 @@ class LikenessPipeline(DiffusionPipeline):
         default_fps: int = 16,
         default_num_inference_steps: int = 50,
         timestep_dtype: torch.dtype | None = None,
+        connectors: Any = None,
     ) -> None:
         super().__init__()
         if method is None:
             raise UserError("A pipeline needs method=..., e.g. METHODS['concat-id-wan'] of likeness.method.")
         self.register_modules(
-            transformer=transformer, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler
+            transformer=transformer,
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            scheduler=scheduler,
+            connectors=connectors,
         )
         self.register_to_config(
             default_num_frames=default_num_frames,
@@ -91,13 +106,26 @@ class LikenessPipeline(DiffusionPipeline):
         self.method = method
         self.timestep_dtype = timestep_dtype
         self.backbone.check_method(method)
-        self._encoded = _Recent(_CACHE_SIZE)
+        self._encoded = Recent(_CACHE_SIZE)
 
     @property
-    def backbone(self) -> WanBackbone:
+    def backbone(self) -> Backbone:
         """The components as they are now behind the ``Backbone`` protocol."""
-        return WanBackbone(
-            self.transformer, self.vae, self.text_encoder, self.tokenizer, self.scheduler, self.timestep_dtype
+        return self._backbone(float(self.config.default_fps))
+
+    def _backbone(self, fps: float) -> Backbone:
+        settings: dict[str, Any] = {}
+        if self.connectors is not None:
+            settings |= {"connectors": self.connectors, "fps": fps}
+        if self.timestep_dtype is not None:
+            settings["timestep_dtype"] = self.timestep_dtype
+        return backbone_of(
+            transformer=self.transformer,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=self.scheduler,
+            **settings,
         )
 
     @classmethod
@@ -121,7 +149,7 @@ class LikenessPipeline(DiffusionPipeline):
             vae_dtype: of the VAE.
             device: where all parts go.
             shift: of the sigmas, in place of the scheduler's.
-            timestep_dtype: see :class:`WanBackbone`.
+            timestep_dtype: of Wan's timesteps, see ``WanBackbone``.
 
         Raises:
             UserError: for an unknown model or a method that does not fit the weights.
@@ -129,7 +157,8 @@ class LikenessPipeline(DiffusionPipeline):
         """
         folder = resolve_model(pretrained_model_name_or_path)
         found = method or load_method(folder)
-        loaded = load_backbone(folder, device, torch_dtype, vae_dtype=vae_dtype, method=found, shift=shift)
+        # Whatever family it is of, its parts are attributes by their names.
+        loaded: Any = load_backbone(folder, device, torch_dtype, vae_dtype=vae_dtype, method=found, shift=shift)
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         return cls(
             transformer=loaded.transformer,
@@ -137,6 +166,7 @@ class LikenessPipeline(DiffusionPipeline):
             text_encoder=loaded.text_encoder,
             tokenizer=loaded.tokenizer,
             scheduler=loaded.scheduler,
+            connectors=getattr(loaded, "connectors", None),
             method=found,
             timestep_dtype=timestep_dtype,
             **{key: value for key, value in index.items() if key.startswith("default_")},
@@ -165,7 +195,7 @@ class LikenessPipeline(DiffusionPipeline):
         pixels = np.ascontiguousarray(getattr(canvas, "canvas", canvas))
         owner = (weakref.ref(self.vae), self.vae.dtype, self.vae.device)
         key = (*owner, pixels.shape, hashlib.sha256(pixels.tobytes()).digest())
-        return self._encoded.get(key, lambda: self.backbone.encode_reference(_to_pixels(pixels)))
+        return self._encoded.get(key, lambda: self.backbone.encode_reference(to_pixels(pixels)))
 
     @torch.no_grad()
     def __call__(
@@ -177,6 +207,7 @@ class LikenessPipeline(DiffusionPipeline):
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
+        fps: float | None = None,
         num_inference_steps: int | None = None,
         text_guidance: float | None = None,
         reference_guidance: float | None = None,
@@ -198,6 +229,7 @@ class LikenessPipeline(DiffusionPipeline):
                 of such lists, one a prompt and all of one length. None at all gives a video of nobody in particular.
             negative_prompt: what the stream without the text reads.
             height, width: px; num_frames: frames. Those of the weights by default.
+            fps: frames a second, which some models (LTX-2) place the video's tokens by; that of the weights by default.
             num_inference_steps: denoising steps, 1 or more; those of the weights by default.
             text_guidance, reference_guidance: scales in place of the method's, see ``Guidance.streams``.
             num_videos_per_prompt: videos of one prompt follow each other in the result.
@@ -220,22 +252,22 @@ class LikenessPipeline(DiffusionPipeline):
         size = self._size(num_frames, height, width)
         if num_inference_steps is None:
             num_inference_steps = int(self.config.default_num_inference_steps)
-        backbone = self.backbone
+        backbone = self._backbone(float(self.config.default_fps if fps is None else fps))
         shape = backbone.spec.latent_shape(*size)
-        backbone.spec.process.sigmas(num_inference_steps)  # refuses a wrong number before anything is computed
+        backbone.spec.process.sampler(num_inference_steps)  # refuses a wrong number before anything is computed
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"Output type {output_type!r} was given; it must be one of {', '.join(OUTPUT_TYPES)}.")
         if num_videos_per_prompt < 1:
             raise UserError(f"{num_videos_per_prompt} videos a prompt were asked for; at least 1 is needed.")
         streams = self.method.guidance.streams(text_guidance, reference_guidance)
-        prompts = _prompt_list(prompt, prompt_embeds)
+        prompts = prompt_list(prompt, prompt_embeds)
         batch = len(prompts) if prompt_embeds is None else len(prompt_embeds)
-        canvases = _canvases(references, batch, size[1:], self.method)
+        canvases = canvases_by_reference(references, batch, size[1:], self.method)
 
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompts(prompts)
         if negative_prompt_embeds is None and not all(stream.text for stream in streams):
-            negative_prompt_embeds = self.encode_prompts(_negative_list(negative_prompt, batch))
+            negative_prompt_embeds = self.encode_prompts(negative_list(negative_prompt, batch))
         if reference_latents is None:
             reference_latents = [torch.cat([self.encode_reference(item) for item in column]) for column in canvases]
 
@@ -261,12 +293,13 @@ class LikenessPipeline(DiffusionPipeline):
                 negative_embeds=None if negative_prompt_embeds is None else repeated(negative_prompt_embeds),
                 num_inference_steps=num_inference_steps,
                 streams=streams,
+                generator=generator,
                 callback=self._step_callback(callback_on_step_end),
                 progress=lambda done, steps: bar.update(),
             )
         # One at a time: a decoder needs far more memory than the transformer.
         frames = (
-            clean if output_type == "latent" else [_output(backbone.decode(z), output_type) for z in clean.split(1)]
+            clean if output_type == "latent" else [to_output(backbone.decode(z), output_type) for z in clean.split(1)]
         )
         self.maybe_free_model_hooks()
         return LikenessPipelineOutput(frames=frames) if return_dict else (frames,)
@@ -299,83 +332,7 @@ class LikenessPipeline(DiffusionPipeline):
             return None
 
         def on_step(step: int, sigma: float, latents: Tensor) -> Tensor | None:
-            timestep = sigma * self.backbone.spec.process.num_train_timesteps
+            timestep = self.backbone.spec.process.timestep(torch.tensor([sigma])).item()
             return (callback(self, step, timestep, {"latents": latents}) or {}).get("latents")
 
         return on_step
-
-
-class _Recent:
-    """Results by key, the least recently used forgotten first."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._items: OrderedDict[Hashable, Tensor] = OrderedDict()
-
-    def get(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        if key not in self._items:
-            self._items[key] = make()
-        self._items.move_to_end(key)
-        if len(self._items) > self._size:
-            self._items.popitem(last=False)
-        return self._items[key]
-
-
-def _prompt_list(prompt: str | Sequence[str] | None, embeds: Tensor | None) -> list[str]:
-    if (prompt is None) == (embeds is None):
-        raise UserError("Give a prompt or prompt_embeds, one of the two.")
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
-    if embeds is None and (not prompts or not all(text.strip() for text in prompts)):
-        raise UserError("An empty prompt was given; say in a few words what the person does and where.")
-    return prompts
-
-
-def _negative_list(negative_prompt: str | Sequence[str], batch: int) -> list[str]:
-    prompts = [negative_prompt] * batch if isinstance(negative_prompt, str) else list(negative_prompt)
-    if len(prompts) != batch:
-        raise UserError(f"{len(prompts)} negative prompts were given for {batch} prompts; give one, or one a prompt.")
-    return prompts
-
-
-def _canvases(
-    references: Sequence[Any], batch: int, size: tuple[int, int], method: Method
-) -> list[tuple[np.ndarray, ...]]:
-    """Canvases by reference and prompt: M tuples of one canvas a prompt."""
-    nested = len(references) > 0 and isinstance(references[0], list | tuple)
-    rows = [list(row) for row in references] if nested else [list(references)] * batch
-    if len(rows) != batch or len({len(row) for row in rows}) > 1:
-        raise UserError(
-            f"References were given as lists of {[len(row) for row in rows]} for {batch} prompts; give one list for all, "
-            "or one list a prompt, all of one length. Prompts with other numbers of references go in calls of their own."
-        )
-    if len(rows[0]) > method.max_references:
-        raise UserError(
-            f"{len(rows[0])} references were given; method {method.name!r} of this model takes at most "
-            f"{method.max_references}. Give fewer, or use a model made for more."
-        )
-    for row in rows:
-        for index, item in enumerate(row):
-            canvas = np.asarray(getattr(item, "canvas", item))
-            if canvas.dtype != np.uint8 or canvas.shape != (*size, 3):
-                raise UserError(
-                    f"Reference {index} is {canvas.dtype} {list(canvas.shape)}; it must be a canvas uint8 "
-                    f"{[*size, 3]} of the video's size. Make it with likeness.faces.reference_canvas."
-                )
-            row[index] = canvas
-    return list(zip(*rows, strict=True))
-
-
-def _to_pixels(canvas: np.ndarray) -> Tensor:
-    """``uint8 [H, W, 3]`` -> ``float32 [1, 3, 1, H, W]`` in [-1, 1]."""
-    return torch.from_numpy(canvas).float().div(127.5).sub(1.0).permute(2, 0, 1)[None, :, None]
-
-
-def _output(pixels: Tensor, output_type: str) -> Any:
-    """``[1, 3, F, H, W]`` in [-1, 1] -> one video as ``output_type`` has it."""
-    frames = pixels[0].transpose(0, 1).add(1.0).div(2.0).clamp(0.0, 1.0).cpu()  # [F, 3, H, W]
-    if output_type == "pt":
-        return frames
-    pictures = frames.permute(0, 2, 3, 1).contiguous().numpy()
-    if output_type == "np":
-        return pictures
-    return [Image.fromarray(picture) for picture in (pictures * 255.0).round().astype(np.uint8)]

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, PreTrainedModel
 
-from likeness.backbones.wan import ConcatWanTransformer3DModel, WanBackbone
+from likeness.backbones.base import Backbone
+from likeness.backbones.families import Family, family_of
 from likeness.errors import CheckpointError, UserError
 from likeness.method import Method
 
@@ -52,13 +52,6 @@ MODELS: dict[str, KnownModel] = {
     "wan2.1-14b": KnownModel(
         "Wan 2.1 text-to-video, 14 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-14B-Diffusers"
     ),
-}
-
-# Configuration and weights of each part; weights may be in several files with an index.
-_WEIGHTS = {
-    "transformer": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
 }
 
 
@@ -133,13 +126,13 @@ def load_backbone(
     vae_dtype: torch.dtype = torch.float32,
     method: Method | None = None,
     shift: float | None = None,
-) -> WanBackbone:
-    """Load a Wan folder in diffusers' layout, in evaluation mode.
+) -> Backbone:
+    """Load a folder in diffusers' layout, in evaluation mode.
 
     Args:
         model: see :func:`resolve_model`.
         device: where all parts go.
-        dtype: of the transformer and the text encoder.
+        dtype: of the transformer, the text encoder and what is between them.
         vae_dtype: of the VAE, float32 as Wan's own pipeline has it.
         method: where it has a modulation of references of its own, weights without it get a copy of the video's.
         shift: of the sigmas, in place of the scheduler's; Concat-ID on Wan was trained with 5.
@@ -149,45 +142,48 @@ def load_backbone(
         CheckpointError: naming the file that is missing, broken or of another model.
     """
     folder = resolve_model(model)
-    check_folder(folder)
-    transformer = _load_model(ConcatWanTransformer3DModel, folder / "transformer", dtype)
-    separate = method is not None and method.reference_modulation == "separate"
-    if separate and transformer.config.reference_modulation != "separate":
-        transformer = ConcatWanTransformer3DModel.from_base(transformer, "separate")
-    vae = _load_model(AutoencoderKLWan, folder / "vae", vae_dtype)
-    text_encoder = _load_model(UMT5EncoderModel, folder / "text_encoder", dtype)
+    family = check_folder(folder)
+    parts = {
+        part: _load_model(cls, folder / part, vae_dtype if part == "vae" else dtype)
+        for part, cls in family.parts.items()
+    }
+    parts["transformer"] = family.prepare(parts["transformer"], method)
+    for module in parts.values():
+        module.eval().requires_grad_(False).to(device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
         raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {_first_line(error)}") from error
-    parts: list[Any] = [transformer, vae, text_encoder]
-    for part in parts:
-        part.eval().requires_grad_(False).to(device)
-    scheduler = _load_scheduler(folder / "scheduler" / "scheduler_config.json", shift)
+    scheduler = family.scheduler(_read_json(folder / "scheduler" / "scheduler_config.json"), shift)
     try:
-        return WanBackbone(transformer, vae, text_encoder, tokenizer, scheduler)
+        return family.backbone(**parts, tokenizer=tokenizer, scheduler=scheduler)
     except UserError as error:
         raise CheckpointError(f"{folder}: {error}") from error
 
 
-def check_folder(folder: Path) -> None:
-    """Look for every file that a Wan folder needs and at the headers of its weights.
+def check_folder(folder: Path) -> Family:
+    """Look for every file that a folder needs and at the headers of its weights; returns the folder's family.
 
     Raises:
         CheckpointError: naming the first file that is missing, cut short or not what its name says.
     """
     index = _read_json(folder / "model_index.json")
-    missing = [part for part in (*_WEIGHTS, "tokenizer", "scheduler") if part not in index]
+    if "transformer" not in index:
+        raise CheckpointError(f"{folder / 'model_index.json'} lists no transformer: not a text-to-video model.")
+    family = family_of(str(_read_json(folder / "transformer" / "config.json").get("_class_name")))
+    missing = [part for part in (*family.parts, "tokenizer", "scheduler") if part not in index]
     if missing:
         raise CheckpointError(
-            f"{folder / 'model_index.json'} lists no {', '.join(missing)}: not a Wan text-to-video model."
+            f"{folder / 'model_index.json'} lists no {', '.join(missing)}: not a {family.name} text-to-video model."
         )
-    for part, stem in _WEIGHTS.items():
+    for part in family.parts:
         _read_json(folder / part / "config.json")
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
         for path in _weight_files(folder / part, stem):
             _check_safetensors(path)
     _read_json(folder / "tokenizer" / "tokenizer_config.json")
     _read_json(folder / "scheduler" / "scheduler_config.json")
+    return family
 
 
 def _weight_files(folder: Path, stem: str) -> list[Path]:
@@ -225,7 +221,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _load_model(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
     """A diffusers or transformers model whose every parameter is in the files."""
     # The two libraries call this argument by different names.
-    typed: dict[str, Any] = {"dtype": dtype} if cls is UMT5EncoderModel else {"torch_dtype": dtype}
+    typed: dict[str, Any] = {"dtype" if issubclass(cls, PreTrainedModel) else "torch_dtype": dtype}
     try:
         loaded: Any = cls.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **typed
@@ -239,14 +235,6 @@ def _load_model(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
             f"{folder} lacks {len(missing)} tensors of its {cls.__name__}, {missing[0]} among them. Fetch it again."
         )
     return model
-
-
-def _load_scheduler(path: Path, shift: float | None) -> FlowMatchEulerDiscreteScheduler:
-    config = _read_json(path)
-    # Wan's folders name a multistep solver, whose shift is called flow_shift.
-    found = config.get("flow_shift", config.get("shift", 1.0))
-    steps = config.get("num_train_timesteps", 1000)
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=steps, shift=found if shift is None else shift)
 
 
 def _first_line(error: BaseException) -> str:
