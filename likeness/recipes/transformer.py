@@ -156,7 +156,13 @@ def _work(rank: int, processes: int, arguments: argparse.Namespace) -> None:
         transformer.compile_repeated_blocks()
     backbone = WanBackbone(transformer=transformer, **load_parts(arguments.vae, arguments.text))
     rng = np.random.default_rng(arguments.seed * 1000 + rank)
-    data = _Data(arguments.latents, backbone, arguments.batch, Pairs(pretraining=arguments.pretraining, face_weight=arguments.face_weight), rng)
+    data = _Data(
+        arguments.latents,
+        backbone,
+        arguments.batch,
+        Pairs(pretraining=arguments.pretraining, face_weight=arguments.face_weight),
+        rng,
+    )
     empty = backbone.encode_text([""]).float()
     schedule = Schedule(
         minutes=arguments.minutes, seed=arguments.seed, rate=arguments.rate, plain_rate=arguments.rate / 2
