@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import UserError
+from likeness.method import ReferenceKind
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jfif", ".ppm")
@@ -35,7 +36,7 @@ class BatchItem:
     """One video to be made.
 
     `where` is the place in the batch file, for messages ("people.txt line 3"); `references` may not exist: that is found out when the
-    item's turn comes, so that one lost photograph does not stop the others.
+    item's turn comes, so that one lost photograph does not stop the others. `kinds` says what each reference shows; faces where it is empty.
     """
 
     prompt: str
@@ -43,6 +44,7 @@ class BatchItem:
     where: str
     key: str | None = None
     seed: int | None = None
+    kinds: tuple[ReferenceKind, ...] = ()
 
 
 def read_batch(path: str | Path) -> list[BatchItem]:

@@ -8,7 +8,7 @@ file; an ablation is a ``dataclasses.replace`` of one of them. Nothing here impo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,7 @@ GuidanceKind = Literal["joint", "decoupled"]
 ReferenceTimestep = Literal["shared", "clean"]
 ReferenceModulation = Literal["shared", "separate"]
 DroppedReference = Literal["absent", "zeros"]
+ReferenceKind = Literal["face", "clothing", "background"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +181,7 @@ class Method:
         text_dropout, reference_dropout: probabilities in training, drawn independently.
         reference_noise, augment, identity_loss: training only; None for none.
         max_references: references that the weights were made for.
+        kinds: what a reference may show. Faces come first, then clothing, then the background (Concat-ID section 5.3).
     """
 
     name: str
@@ -195,6 +197,7 @@ class Method:
     augment: Augment | None = None
     identity_loss: IdentityLoss | None = None
     max_references: int = 1
+    kinds: tuple[ReferenceKind, ...] = ("face",)
 
     def __post_init__(self) -> None:
         _check_choice("reference_timestep", self.reference_timestep, ReferenceTimestep)
@@ -202,12 +205,41 @@ class Method:
         _check_choice("dropped_reference", self.dropped_reference, DroppedReference)
         _check_probability("text_dropout", self.text_dropout)
         _check_probability("reference_dropout", self.reference_dropout)
+        object.__setattr__(self, "kinds", tuple(self.kinds))  # JSON has lists only
+        for kind in self.kinds:
+            _check_choice("kinds", kind, ReferenceKind)
         if self.max_references < 1:
             raise UserError(f"max_references was given as {self.max_references}; a method takes at least 1 reference.")
 
+    def check_references(self, kinds: Sequence[ReferenceKind]) -> None:
+        """Refuse references that the weights were not made for.
+
+        Args:
+            kinds: of each reference, in their order.
+
+        Raises:
+            UserError: for too many, a kind that the method does not know, or kinds out of the published order.
+        """
+        if len(kinds) > self.max_references:
+            raise UserError(
+                f"{len(kinds)} references were given; method {self.name!r} of this model takes at most "
+                f"{self.max_references}. Give fewer, or use a model made for more."
+            )
+        for kind in kinds:
+            if kind not in self.kinds:
+                raise UserError(
+                    f"A reference of the kind {kind!r} was given; method {self.name!r} of this model was made for "
+                    f"{', '.join(self.kinds)}. Leave it out, or use a model made for it."
+                )
+        if list(kinds) != sorted(kinds, key=get_args(ReferenceKind).index):
+            raise UserError(
+                f"References of {', '.join(kinds)} were given in this order; give faces first, then clothing, then the "
+                "background."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts, as JSON keeps them."""
-        return asdict(self)
+        return {**asdict(self), "kinds": list(self.kinds)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Method:
@@ -277,7 +309,8 @@ CONCAT_ID = Method(
     text_dropout=0.1,
     reference_dropout=0.1,
     reference_noise=ReferenceNoise(),
-    max_references=3,
+    max_references=4,
+    kinds=("face", "clothing", "background"),
 )
 
 # The published Wan weights: the reference sits beside the video, and the text does not reach it.

@@ -100,3 +100,16 @@ def test_a_missing_field_is_refused() -> None:
 
 def test_an_ablation_is_a_replace() -> None:
     assert replace(ST_DRC, augment=None) != ST_DRC
+
+
+def test_references_follow_the_published_order() -> None:
+    CONCAT_ID.check_references(["face", "face", "clothing", "background"])
+    CONCAT_ID.check_references([])
+    with pytest.raises(UserError, match="faces first, then clothing, then the background"):
+        CONCAT_ID.check_references(["background", "face"])
+    with pytest.raises(UserError, match=r"5 references .* at most 4"):
+        CONCAT_ID.check_references(["face"] * 5)
+    with pytest.raises(UserError, match=r"'clothing' .* made for face"):
+        CONCAT_ID_WAN.check_references(["clothing"])
+    with pytest.raises(UserError, match="kinds"):
+        replace(CONCAT_ID, kinds=("dog",))

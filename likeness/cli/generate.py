@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from likeness.generate import Job, Settings
     from likeness.generate.run import Outcome
     from likeness.generate.studio import Studio
+    from likeness.method import ReferenceKind
 
 _MODEL, _LOOK, _FACE, _RUN = "Model", "Video", "Photograph", "Run"
 
@@ -30,6 +31,14 @@ def generate(
             help="Photograph of the person. Repeat it for several photographs or people.",
             rich_help_panel=_FACE,
         ),
+    ] = None,
+    clothing: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture of what the person wears, for models made for it.", rich_help_panel=_FACE),
+    ] = None,
+    background: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture of the place, for models made for it.", rich_help_panel=_FACE),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="What happens in the video: a text, or a text file.")
@@ -155,8 +164,13 @@ def generate(
         "face_index": face_index,
         "require_face": require_face,
     }
+    pictures: dict[ReferenceKind, list[Path]] = {
+        "face": reference or [],
+        "clothing": clothing or [],
+        "background": background or [],
+    }
     request = _request(
-        prompt, reference or [], batch, sidecar, no_reference, {k: v for k, v in given.items() if v is not None}
+        prompt, pictures, batch, sidecar, no_reference, {k: v for k, v in given.items() if v is not None}
     )
     outcomes = _make(
         request,
@@ -186,7 +200,7 @@ class _Request:
 
 def _request(
     prompt: str | None,
-    references: list[Path],
+    pictures: dict[ReferenceKind, list[Path]],
     batch: Path | None,
     sidecar: Path | None,
     no_reference: bool,
@@ -195,6 +209,8 @@ def _request(
     from likeness.batch import BatchItem, read_batch
     from likeness.generate import Settings, prompt_text, recall
 
+    references = tuple(path for paths in pictures.values() for path in paths)
+    kinds: tuple[ReferenceKind, ...] = tuple(kind for kind, paths in pictures.items() for _ in paths)
     if batch is not None:
         if prompt is not None or references or sidecar is not None or no_reference:
             raise UserError(
@@ -205,8 +221,9 @@ def _request(
         raise UserError("--reference and --no-reference contradict each other. Give one of them.")
     if sidecar is not None:
         made = recall(sidecar)
-        paths = tuple(references) or (() if no_reference else made.references())
-        item = BatchItem(made.prompt if prompt is None else prompt_text(prompt), paths, str(sidecar))
+        if not references and not no_reference:
+            references, kinds = made.references(), made.kinds
+        item = BatchItem(made.prompt if prompt is None else prompt_text(prompt), references, str(sidecar), kinds=kinds)
         return _Request(
             [item],
             replace(made.settings, **given),
@@ -222,7 +239,8 @@ def _request(
         raise UserError(
             "There is no photograph. Give one with --reference, or --no-reference for a video of nobody in particular."
         )
-    return _Request([BatchItem(prompt_text(prompt), tuple(references), "")], Settings(**given), is_batch=False)
+    item = BatchItem(prompt_text(prompt), references, "", kinds=kinds)
+    return _Request([item], Settings(**given), is_batch=False)
 
 
 def _make(

@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import CheckpointError
-from likeness.faces.canvas import Reference, blank_background, canvas_from_crop, fit_canvas, reference_canvas
+from likeness.faces.canvas import (
+    Reference,
+    blank_background,
+    canvas_from_crop,
+    fit_canvas,
+    reference_canvas,
+    whole_picture,
+)
 from likeness.faces.pack import FacePack
 from likeness.faces.parse import FaceParser
 
@@ -31,6 +38,7 @@ __all__ = [
     "fit_canvas",
     "load_faces",
     "reference_canvas",
+    "whole_picture",
 ]
 
 

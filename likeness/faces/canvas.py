@@ -88,7 +88,7 @@ def reference_canvas(
             "No face was found in the picture, so the whole picture is the reference; the video may not resemble "
             "anybody. Give a photograph with a clear face; --require-face makes this an error."
         )
-        return Reference(fit_canvas(picture, height, width), picture, None, 0, False, None, (warning,))
+        return whole_picture(picture, height, width, (warning,))
 
     face = _choose(faces, face_index)
     matrix = estimate_similarity(face.keypoints, arcface_template(REFERENCE_CROP_PX))
@@ -119,6 +119,11 @@ def reference_canvas(
         embedding=pack.embed(picture, face),
         warnings=tuple(warnings),
     )
+
+
+def whole_picture(picture: np.ndarray, height: int, width: int, warnings: tuple[str, ...] = ()) -> Reference:
+    """A whole picture ``uint8 [h, w, 3]`` as a reference of ``height`` x ``width`` px: of clothing, a background."""
+    return Reference(fit_canvas(picture, height, width), picture, None, 0, False, None, warnings)
 
 
 def blank_background(crop: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 from likeness.batch import PICTURE_SUFFIXES, BatchItem, is_file
 from likeness.errors import UserError
 from likeness.media import read_picture, sha256_file
+from likeness.method import ReferenceKind
 from likeness.sidecar import read_sidecar
 
 MAX_SEED = 2**63 - 1
@@ -98,6 +99,7 @@ class Job:
         settings: see `Settings`.
         key: the name the user gave to the job, if any.
         where: where the job was asked for, for messages.
+        kinds: what each reference shows; empty where all show faces.
     """
 
     prompt: str
@@ -107,6 +109,12 @@ class Job:
     settings: Settings
     key: str | None = None
     where: str = ""
+    kinds: tuple[ReferenceKind, ...] = ()
+
+    @property
+    def reference_kinds(self) -> tuple[ReferenceKind, ...]:
+        """One a reference."""
+        return self.kinds or ("face",) * len(self.references)
 
 
 def prompt_text(given: str) -> str:
@@ -175,6 +183,7 @@ def plan(items: Sequence[BatchItem], output: Path, settings: Settings, *, sheet:
             settings=own,
             key=item.key,
             where=item.where,
+            kinds=item.kinds,
         )
         jobs.append(job)
     return jobs
@@ -199,6 +208,11 @@ class Recalled:
     photographs: tuple[tuple[Path, str], ...]
     output: Path
     record: dict[str, Any]
+
+    @property
+    def kinds(self) -> tuple[ReferenceKind, ...]:
+        """What each photograph shows."""
+        return tuple(item.get("kind", "face") for item in self.record["references"])
 
     def references(self) -> tuple[Path, ...]:
         """The photographs.

@@ -106,8 +106,10 @@ def _write(job: Job, recipe: dict[str, Any], digest: str, made: Made, studio: St
         **studio.names(job.output),
         **recipe,
         "references": [
-            {"path": portable_path(path, job.output), "sha256": sha256, **_about(reference)}
-            for path, sha256, reference in zip(job.references, recipe["photographs"], made.references, strict=True)
+            {"path": portable_path(path, job.output), "sha256": sha256, "kind": kind, **_about(reference)}
+            for path, sha256, kind, reference in zip(
+                job.references, recipe["photographs"], job.reference_kinds, made.references, strict=True
+            )
         ],
         "similarity": {"mean": mean, "frames": made.similarity},
         "warnings": made.warnings,

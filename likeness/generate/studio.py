@@ -18,10 +18,10 @@ from torch import Tensor
 
 from likeness.backbones.load import MODELS, resolve_model
 from likeness.errors import UserError
-from likeness.faces import FaceTools, Reference, faces_folder, load_faces
+from likeness.faces import FaceTools, Reference, faces_folder, load_faces, whole_picture
 from likeness.generate.jobs import Job, Settings
 from likeness.media import read_picture, sha256_file
-from likeness.method import METHODS
+from likeness.method import METHODS, ReferenceKind
 from likeness.pipeline import LikenessPipeline
 from likeness.sidecar import folder_hashes, portable_path, software_versions
 from likeness.types import Video
@@ -129,19 +129,15 @@ class Studio:
         """Everything that decides the bytes of a job's video, JSON-able. The job's settings must be resolved.
 
         Raises:
-            UserError: a photograph that cannot be read, or more of them than the method takes.
+            UserError: a photograph that cannot be read, or references that the method was not made for.
         """
-        limit = self.pipeline.method.max_references
-        if len(job.references) > limit:
-            raise UserError(
-                f"{len(job.references)} photographs were given; method {self.pipeline.method.name!r} of this model takes at most {limit}. "
-                "Leave some out, or use a model made for more."
-            )
+        self.pipeline.method.check_references(job.reference_kinds)
         device = self.pipeline.device
         return {
             "prompt": job.prompt,
             "settings": asdict(job.settings),
             "photographs": [self._digest(path) for path in job.references],
+            "kinds": list(job.reference_kinds),
             "method": self.pipeline.method.to_dict(),
             "model": folder_hashes(self.folder),
             "faces": folder_hashes(self.faces_folder) if job.references else {},
@@ -183,7 +179,10 @@ class Studio:
         """
         settings = job.settings
         assert settings.num_inference_steps is not None and settings.fps is not None
-        shown = [self._photograph(path, settings) for path in job.references]
+        shown = [
+            self._photograph(path, kind, settings)
+            for path, kind in zip(job.references, job.reference_kinds, strict=True)
+        ]
         prompt, cut = self._text(job.prompt)
         negative, negative_cut = self._text(settings.negative_prompt)
         total = settings.num_inference_steps
@@ -242,21 +241,21 @@ class Studio:
             self._texts[key] = (embeds, tuple(messages))
         return self._texts[key]
 
-    def _photograph(self, path: Path, settings: Settings) -> tuple[Reference, Tensor]:
+    def _photograph(self, path: Path, kind: ReferenceKind, settings: Settings) -> tuple[Reference, Tensor]:
         assert settings.height is not None and settings.width is not None
         if self.faces is None:
             raise UserError("A photograph needs face models. Name their folder with --faces.")
         variants = self._photographs.setdefault(self._digest(path), {})
-        key = (settings.height, settings.width, settings.require_face, settings.face_index)
+        key = (kind, settings.height, settings.width, settings.require_face, settings.face_index)
         if key not in variants:
             try:
-                reference = self.faces.reference(
-                    read_picture(path),
-                    settings.height,
-                    settings.width,
-                    require_face=settings.require_face,
-                    face_index=settings.face_index,
-                )
+                picture, size = read_picture(path), (settings.height, settings.width)
+                if kind == "face":
+                    reference = self.faces.reference(
+                        picture, *size, require_face=settings.require_face, face_index=settings.face_index
+                    )
+                else:
+                    reference = whole_picture(picture, *size)
             except UserError as error:
                 raise type(error)(f"{path}: {error}") from None
             variants[key] = (reference, self.pipeline.encode_reference(reference))

@@ -204,3 +204,18 @@ def test_models_of_drawn_people_say_so_for_real_photographs(generate, photograph
         card.unlink()
     result = generate("-r", photographs["ann"], "-p", PROMPT, "-o", tmp_path / "unsaid.mp4")
     assert result.exit_code == 0 and "drawn people" not in result.stderr
+
+
+def test_clothing_and_background_follow_the_faces(generate, photographs, tmp_path, files_of):
+    pictures = ("--background", photographs["bob"], "-r", photographs["ann"], "--clothing", photographs["bob"])
+    refused = generate(*pictures, "-p", PROMPT, "-o", tmp_path / "v.mp4")
+    assert refused.exit_code == 2 and "at most 1" in refused.stderr and not (tmp_path / "v.mp4").exists()
+    result = generate(*pictures, "-p", PROMPT, "--method", "concat-id", "-o", tmp_path / "a/v.mp4")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "a/v.json").read_text())
+    assert [item["kind"] for item in record["references"]] == ["face", "clothing", "background"]
+    assert [item["face"] is None for item in record["references"]] == [False, True, True]
+    # A face is looked for in a photograph of a person, not in the same picture of clothing.
+    assert [row[0] is None for row in record["similarity"]["frames"]] == [False, True, True]
+    again = generate("--from", tmp_path / "a/v.json", "-o", tmp_path / "b/v.mp4")
+    assert again.exit_code == 0 and files_of(tmp_path / "a") == files_of(tmp_path / "b")
