@@ -200,6 +200,7 @@ class Studio:
             height=settings.height,
             width=settings.width,
             num_frames=settings.num_frames,
+            fps=settings.fps,
             num_inference_steps=total,
             text_guidance=settings.text_guidance,
             reference_guidance=settings.reference_guidance,
