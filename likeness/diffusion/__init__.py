@@ -2,5 +2,14 @@
 
 from likeness.diffusion.base import Generators, NoiseProcess, Sampler
 from likeness.diffusion.flow import EulerSampler, RectifiedFlow
+from likeness.diffusion.vprediction import DpmSolverSampler, VPrediction
 
-__all__ = ["EulerSampler", "Generators", "NoiseProcess", "RectifiedFlow", "Sampler"]
+__all__ = [
+    "DpmSolverSampler",
+    "EulerSampler",
+    "Generators",
+    "NoiseProcess",
+    "RectifiedFlow",
+    "Sampler",
+    "VPrediction",
+]
