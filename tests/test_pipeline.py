@@ -250,3 +250,29 @@ def test_the_shipped_model_makes_the_same_video_twice(tiny_folder) -> None:
     first, second = (run(pipeline, "a man in a park", [canvas(0, height, width)])[0] for _ in range(2))
     assert first.shape == (pipeline.config.default_num_frames, height, width, 3)
     assert np.array_equal(first, second)
+
+
+def test_a_cogvideox_folder_serves_as_any_other(random_cogvideox_components, tmp_path) -> None:
+    pipeline = LikenessPipeline(
+        **random_cogvideox_components, method=CONCAT_ID, default_num_frames=9, default_height=32, default_width=32
+    )
+    pipeline.scheduler.register_to_config(sampler="sat-dpm")
+    pipeline.set_progress_bar_config(disable=True)
+    canvases = [np.full((32, 32, 3), value, np.uint8) for value in (40, 200)]
+
+    def video(given) -> np.ndarray:
+        generator = torch.Generator().manual_seed(3)
+        return given("a man in the park", canvases, num_inference_steps=3, generator=generator).frames[0]
+
+    first = video(pipeline)
+    assert first.shape == (9, 32, 32, 3) and np.array_equal(first, video(pipeline))
+    pipeline.save_pretrained(tmp_path)
+    loaded = LikenessPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert loaded.backbone.spec.process.sampler_name == "sat-dpm"
+    # Weights that lie elsewhere in memory may be added up in another order.
+    np.testing.assert_allclose(video(loaded), first, atol=1e-4)
+    with pytest.raises(UserError, match=r"8 frames .* 1 or 9"):
+        pipeline("a man", num_frames=8)
+    with pytest.raises(UserError, match="schedule has none"):
+        LikenessPipeline.from_pretrained(tmp_path, shift=5.0)

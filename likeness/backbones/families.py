@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from likeness.backbones.base import Backbone
-from likeness.errors import CheckpointError
+from likeness.errors import CheckpointError, UserError
 from likeness.method import Method
 
 
@@ -64,10 +64,45 @@ def wan() -> Family:
     )
 
 
+def cogvideox() -> Family:
+    """CogVideoX 1.0, text to video."""
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXDPMScheduler,
+        CogVideoXTransformer3DModel,
+    )
+    from transformers import T5EncoderModel
+
+    from likeness.backbones.cogvideox import CogVideoXBackbone
+
+    def scheduler(config: Mapping[str, Any], shift: float | None) -> Any:
+        if shift is not None:
+            raise UserError(f"A shift of {shift} was given; CogVideoX's schedule has none. Leave it out.")
+        is_ddim = config.get("_class_name") == "CogVideoXDDIMScheduler"
+        own = {key: value for key, value in config.items() if key != "sampler"}  # an entry that diffusers does not know
+        made = (CogVideoXDDIMScheduler if is_ddim else CogVideoXDPMScheduler).from_config(own)
+        if "sampler" in config:
+            made.register_to_config(sampler=config["sampler"])
+        return made
+
+    return Family(
+        name="CogVideoX",
+        parts={
+            "transformer": CogVideoXTransformer3DModel,
+            "vae": AutoencoderKLCogVideoX,
+            "text_encoder": T5EncoderModel,
+        },
+        backbone=CogVideoXBackbone,
+        scheduler=scheduler,
+    )
+
+
 # Class of the transformer, as its config.json names it -> family.
 _FAMILIES: dict[str, Callable[[], Family]] = {
     "ConcatWanTransformer3DModel": wan,
     "WanTransformer3DModel": wan,
+    "CogVideoXTransformer3DModel": cogvideox,
 }
 
 
