@@ -81,7 +81,7 @@ def cogvideox() -> Family:
             raise UserError(f"A shift of {shift} was given; CogVideoX's schedule has none. Leave it out.")
         is_ddim = config.get("_class_name") == "CogVideoXDDIMScheduler"
         own = {key: value for key, value in config.items() if key != "sampler"}  # an entry that diffusers does not know
-        made = (CogVideoXDDIMScheduler if is_ddim else CogVideoXDPMScheduler).from_config(own)
+        made: Any = (CogVideoXDDIMScheduler if is_ddim else CogVideoXDPMScheduler).from_config(own)
         if "sampler" in config:
             made.register_to_config(sampler=config["sampler"])
         return made
