@@ -26,6 +26,7 @@ class BackboneSpec:
         patch: latents a transformer token covers, (t, h, w).
         latent_channels: channels of a latent.
         process: noise, target and sampler.
+        frame_step: frames between the lengths of a video that the model makes, where that is more than a token covers.
     """
 
     name: str
@@ -34,6 +35,7 @@ class BackboneSpec:
     patch: tuple[int, int, int]
     latent_channels: int
     process: NoiseProcess
+    frame_step: int = 0
 
     def check_size(self, num_frames: int, height: int, width: int) -> None:
         """Refuse a size that does not come out in whole tokens.
@@ -41,7 +43,7 @@ class BackboneSpec:
         Raises:
             UserError: naming the nearest sizes that do.
         """
-        step_f = self.temporal_stride * self.patch[0]
+        step_f = self.frame_step or self.temporal_stride * self.patch[0]
         first_f = 1 + self.temporal_stride * (self.patch[0] - 1)
         if num_frames < first_f or (num_frames - first_f) % step_f:
             near = _nearest(num_frames, step_f, first_f)

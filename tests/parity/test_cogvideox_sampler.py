@@ -1,5 +1,5 @@
-"""Golden comparisons of the v-prediction samplers: with diffusers' two CogVideoX schedulers, and with a transcription of
-the sampler that CogVideoX and Concat-ID were published with (SAT code, ``VPSDEDPMPP2MSampler``)."""
+"""Golden comparisons of the v-prediction samplers: with diffusers' two CogVideoX schedulers, and with a transcription
+of the sampler that CogVideoX and Concat-ID were published with (SAT code, ``VPSDEDPMPP2MSampler``)."""
 
 from collections.abc import Callable, Iterator
 
