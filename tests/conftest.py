@@ -130,39 +130,9 @@ def random_pipeline(random_wan_components):
 @pytest.fixture(scope="session")
 def random_cogvideox_components(tiny_tokenizer) -> dict:
     """Every part of a CogVideoX pipeline with random weights; a session's tests share them and leave them as they are."""
-    import torch
-    from diffusers import AutoencoderKLCogVideoX, CogVideoXDPMScheduler, CogVideoXTransformer3DModel
-    from transformers import T5Config, T5EncoderModel
+    from cogvideox_parts import cogvideox_parts
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformer = CogVideoXTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=Z_DIM,
-            out_channels=Z_DIM,
-            time_embed_dim=8,
-            text_embed_dim=TEXT_DIM,
-            num_layers=2,
-            sample_height=4,
-            sample_width=4,
-            sample_frames=9,
-            max_text_seq_length=12,
-            use_rotary_positional_embeddings=True,
-        )
-        vae = AutoencoderKLCogVideoX(
-            block_out_channels=(8, 8, 8, 8), latent_channels=Z_DIM, layers_per_block=1, norm_num_groups=2
-        )
-        text_encoder = T5EncoderModel(
-            T5Config(vocab_size=3 + len(WORDS), d_model=TEXT_DIM, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-        )
-    parts = {"transformer": transformer, "vae": vae, "text_encoder": text_encoder}
-    for part in parts.values():
-        part.eval().requires_grad_(False)
-    scheduler = CogVideoXDPMScheduler(
-        prediction_type="v_prediction", rescale_betas_zero_snr=True, snr_shift_scale=1.0, timestep_spacing="trailing"
-    )
-    return {**parts, "tokenizer": tiny_tokenizer, "scheduler": scheduler}
+    return cogvideox_parts(tiny_tokenizer)
 
 
 @pytest.fixture
