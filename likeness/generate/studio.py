@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.backbones.load import MODELS, resolve_model
+from likeness.backbones.load import MODELS
+from likeness.convert.fetch import prepare
 from likeness.errors import UserError
 from likeness.faces import FaceTools, Reference, faces_folder, load_faces, whole_picture
 from likeness.generate.jobs import Job, Settings
@@ -94,7 +95,8 @@ class Studio:
         """
         if method is not None and method not in METHODS:
             raise UserError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")
-        folder, where = resolve_model(model), _device(device)
+        where = _device(device)
+        folder = prepare(model, method)
         pipeline = LikenessPipeline.from_pretrained(
             folder,
             method=None if method is None else METHODS[method],

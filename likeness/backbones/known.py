@@ -1,0 +1,88 @@
+"""Models and published weights that have names: what they are, where they come from and under which licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_WORLD_WEIGHTS = Path(__file__).parents[1] / "world" / "weights"
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that has a name.
+
+    Attributes:
+        description: one line for a list of models.
+        repo: on the Hugging Face Hub; None for a model in this package.
+        folder: in this package; None for a model on the Hub.
+        licence: of the weights, as an SPDX identifier or in words.
+        parameters: of the transformer, e.g. "1.3 B"; empty where it is not worth saying.
+    """
+
+    description: str
+    repo: str | None = None
+    folder: Path | None = None
+    licence: str = "see its page"
+    parameters: str = ""
+
+
+@dataclass(frozen=True)
+class KnownWeights:
+    """A published transformer that has to be converted before use.
+
+    Attributes:
+        description: one line for a list of models.
+        method: name of the method that it was trained with.
+        base: key of :data:`MODELS`, whose other parts it works with.
+        repo: on the Hugging Face Hub.
+        file: in that repository.
+        licence: as for a model.
+    """
+
+    description: str
+    method: str
+    base: str
+    repo: str
+    file: str
+    licence: str = "see its page"
+
+
+MODELS: dict[str, KnownModel] = {
+    "tiny": KnownModel(
+        "drawn people, 64x64, on a CPU in seconds; comes with the package",
+        folder=_WORLD_WEIGHTS / "tiny",
+        licence="Apache-2.0",
+    ),
+    "wan2.1-1.3b": KnownModel(
+        "Wan 2.1 text-to-video: a base to train on",
+        repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        licence="Apache-2.0",
+        parameters="1.3 B",
+    ),
+    "wan2.1-14b": KnownModel(
+        "Wan 2.1 text-to-video: a base to train on",
+        repo="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+        licence="Apache-2.0",
+        parameters="14 B",
+    ),
+}
+
+# The repository and file names are those that the published inference script fetches.
+WEIGHTS: tuple[KnownWeights, ...] = (
+    KnownWeights(
+        "Concat-ID on Wan 2.1, first stage", "concat-id-wan", "wan2.1-1.3b", "yongzhong/Concat-ID-Wan", "first_stage.pt"
+    ),
+    KnownWeights(
+        "Concat-ID on Wan 2.1, second stage with a modulation of its own for the reference",
+        "concat-id-wan-adaln",
+        "wan2.1-1.3b",
+        "yongzhong/Concat-ID-Wan",
+        "second_stage_adaln.pt",
+    ),
+)
+
+
+def weights_for(model: str, method: str | None) -> KnownWeights | None:
+    """The published weights of a method on a base, if there are any."""
+    return next((item for item in WEIGHTS if (item.base, item.method) == (model, method)), None)

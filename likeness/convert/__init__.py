@@ -1,0 +1,1 @@
+"""From published checkpoints, as their authors saved them, to model folders that Likeness opens."""

@@ -1,0 +1,279 @@
+"""Write a model folder from a base and a transformer's tensors: whole under its name, or not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from likeness.backbones.load import METHOD_FILE, check_folder, resolve_model
+from likeness.convert.checkpoint import Checkpoint, read_checkpoint
+from likeness.convert.keys import Piece, pieces_of
+from likeness.errors import CheckpointError, UserError
+from likeness.method import METHODS, Method
+
+SHARD_BYTES = 5_000_000_000
+_SHOWN = 10  # names in a message
+_SIZES = {
+    "Wan": {"num_frames": 81, "height": 480, "width": 832, "fps": 16, "num_inference_steps": 50},
+    "CogVideoX": {"num_frames": 49, "height": 480, "width": 720, "fps": 8, "num_inference_steps": 50},
+}
+_WAN_SHIFT = 5.0  # of the sigmas that Concat-ID on Wan was trained with
+_STEM = "diffusion_pytorch_model"
+
+Progress = Callable[[int, int], None]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: Path,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    method: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Make a model folder.
+
+    Args:
+        source: a published checkpoint, see ``read_checkpoint``; or a model in diffusers' layout, by name or folder, as
+            a start for training.
+        output: the folder to make.
+        base: name or folder of the model that the checkpoint was trained from; None only where source is one itself.
+        method: a key of ``METHODS``; None to read it off the names of the tensors.
+        overwrite: replace what is in the folder.
+        progress: told how many tensors are done, and of how many.
+
+    Raises:
+        UserError: for a method that contradicts the tensors, no base, a folder in use, or a full disk.
+        CheckpointError: naming the tensors that are missing, unknown or of another shape.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; name a folder that is to be made.")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise UserError(f"{output} is not empty; name another folder, or give --overwrite to replace it.")
+    path = Path(source)
+    is_model = not path.exists() or (path / "model_index.json").is_file()
+    if base is None and not is_model:
+        raise UserError(f"{source} is a transformer alone; name the model that it was trained from with --base.")
+    folder = resolve_model(source if base is None else base)
+    if output.resolve() == folder.resolve() or output.resolve() in folder.resolve().parents:
+        raise UserError(f"{output} is or holds the base itself; name another folder.")
+    family = check_folder(folder)
+    if is_model:
+        checkpoint = _read_model(resolve_model(source))
+    else:
+        checkpoint = read_checkpoint(path)
+        needed = {"wan": "Wan", "sat": "CogVideoX"}[checkpoint.layout]
+        if needed != family.name:
+            raise CheckpointError(
+                f"{checkpoint.path} is a {needed} transformer, but the base {folder} is {family.name}."
+            )
+    chosen = _method(checkpoint, method)
+    model = _empty_transformer(folder, family.parts["transformer"], checkpoint, chosen)
+    plan = _plan(checkpoint, {name: tuple(value.shape) for name, value in model.state_dict().items()})
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    size = sum(checkpoint.tensors[key].nbytes // piece.of * len(piece.chunks) for key, piece in plan.values())
+    _check_disk(output.parent, size, folder)
+    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        _take_parts(folder, work)
+        _write_configs(folder, work, family.name, model, chosen, checkpoint)
+        _write_tensors(work / "transformer", checkpoint, plan, progress)
+        work.chmod(0o755)
+        if output.is_dir():
+            shutil.rmtree(output)
+        work.rename(output)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return output
+
+
+def _read_model(folder: Path) -> Checkpoint:
+    check_folder(folder)
+    tensors: dict[str, Tensor] = {}
+    for path in sorted((folder / "transformer").glob(f"{_STEM}*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    return Checkpoint(folder, "diffusers", tensors)
+
+
+def _method(checkpoint: Checkpoint, name: str | None) -> Method:
+    """The method asked for, held to the tensors; theirs where none was."""
+    if name is not None and name not in METHODS:
+        raise UserError(f"There is no method {name!r}. Choose one of {', '.join(METHODS)}.")
+    own = any("modulation_ref" in key or "scale_shift_table_ref" in key for key in checkpoint.tensors)
+    guessed = "concat-id-wan-adaln" if own else "concat-id" if checkpoint.layout == "sat" else None
+    if name is None and guessed is None:
+        raise UserError(f"Nothing in {checkpoint.path} says its method; name it with --method, e.g. concat-id-wan.")
+    method = METHODS[str(name or guessed)]
+    is_separate = method.reference_modulation == "separate"
+    if own and not is_separate:
+        raise UserError(
+            f"{checkpoint.path} has a modulation of its own for references, method {method.name!r} has none; use "
+            "concat-id-wan-adaln."
+        )
+    if is_separate and not own and checkpoint.layout != "diffusers":
+        raise UserError(
+            f"Method {method.name!r} has a modulation of its own for references, {checkpoint.path} has none; use "
+            f"{'concat-id' if checkpoint.layout == 'sat' else 'concat-id-wan'}."
+        )
+    if checkpoint.layout == "sat" and not method.reference_reads_text:
+        raise UserError(
+            f"Method {method.name!r} keeps the text from references, which CogVideoX cannot; use concat-id."
+        )
+    return method
+
+
+def _empty_transformer(folder: Path, cls: type[Any], checkpoint: Checkpoint, method: Method) -> Any:
+    """The base's transformer without memory, as the method wants it."""
+    config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
+    if checkpoint.layout == "sat":
+        settings["norm_eps"] = 1e-6  # the original's; diffusers' default differs
+    if cls.__name__ == "ConcatWanTransformer3DModel":
+        settings["reference_modulation"] = method.reference_modulation
+    elif method.reference_modulation == "separate":
+        raise UserError(f"Method {method.name!r} has a modulation of its own for references, which only Wan can have.")
+    with torch.device("meta"):
+        return cls.from_config(settings)
+
+
+def _plan(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[str, Piece]]:
+    """Parameter -> the tensor it comes from: each tensor used, each parameter filled, each shape right."""
+    plan: dict[str, tuple[str, Piece]] = {}
+    extra: list[str] = []
+    for key in checkpoint.tensors:
+        pieces = pieces_of(checkpoint.layout, key)
+        if pieces is None or any(piece.name not in shapes or piece.name in plan for piece in pieces):
+            extra.append(key)
+            continue
+        plan |= {piece.name: (key, piece) for piece in pieces}
+    if checkpoint.layout == "diffusers":
+        # References' own modulation starts as the video's.
+        for name in shapes.keys() - plan.keys():
+            twin = name.replace("time_proj_ref", "time_proj").replace("scale_shift_table_ref", "scale_shift_table")
+            if twin in plan:
+                plan[name] = (twin, Piece(name))
+    wrong = []
+    for name, (key, piece) in plan.items():
+        found = list(checkpoint.tensors[key].shape)
+        wanted = list(shapes[name])
+        if piece.of > 1:
+            wanted[0] = wanted[0] * piece.of // len(piece.chunks)
+        if found != wanted:
+            wrong.append(f"{key} is {found}, the base's config wants {wanted}")
+    missing = sorted(shapes.keys() - plan.keys())
+    found = [
+        f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}"
+        for kind, names in (("missing", missing), ("unknown", sorted(extra)), ("of another shape", sorted(set(wrong))))
+        if names
+    ]
+    if found:
+        raise CheckpointError(f"{checkpoint.path} does not fit the base. Tensors {'. Tensors '.join(found)}")
+    return {name: plan[name] for name in shapes}
+
+
+def _check_disk(folder: Path, transformer: int, base: Path) -> None:
+    other = 0
+    if folder.stat().st_dev != base.stat().st_dev:  # else the parts are linked and take nothing
+        other = sum(path.stat().st_size for path in _part_files(base))
+    needed, free = int(1.02 * (transformer + other)), shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The folder takes {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; free some space or name "
+            "a folder on another disk."
+        )
+
+
+def _part_files(base: Path) -> list[Path]:
+    """Files of the base's parts other than the transformer."""
+    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
+    parts = [name for name in index if name != "transformer" and (base / name).is_dir()]
+    return [path for name in parts for path in sorted((base / name).rglob("*")) if path.is_file()]
+
+
+def _take_parts(base: Path, work: Path) -> None:
+    for path in _part_files(base):
+        target = work / path.relative_to(base)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        real = path.resolve()  # the Hub's cache has links, of which a hard link would be another
+        # A configuration is changed by hand now and then, which must not change the base's.
+        if path.suffix == ".safetensors":
+            try:
+                os.link(real, target)
+                continue
+            except OSError:  # another disk, or a file system without links
+                pass
+        shutil.copyfile(real, target)
+
+
+def _write_configs(base: Path, work: Path, family: str, model: Any, method: Method, checkpoint: Checkpoint) -> None:
+    model.save_config(work / "transformer")
+    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
+    index |= {"_class_name": "LikenessPipeline", "transformer": ["diffusers", type(model).__name__]}
+    if type(model).__module__.startswith("likeness."):
+        index["transformer"][0] = type(model).__module__
+    for name, value in _SIZES.get(family, {}).items():
+        # A tiny or retrained base says its own sizes.
+        index.setdefault(f"default_{name}", value)
+    _write_json(work / "model_index.json", index)
+    _write_json(work / METHOD_FILE, method.to_dict())
+    path = work / "scheduler" / "scheduler_config.json"
+    scheduler = json.loads(path.read_text(encoding="utf-8"))
+    if checkpoint.layout == "wan":
+        scheduler = {
+            "_class_name": "FlowMatchEulerDiscreteScheduler",
+            "num_train_timesteps": scheduler.get("num_train_timesteps", 1000),
+            "shift": _WAN_SHIFT,
+        }
+        index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+        _write_json(work / "model_index.json", index)
+    elif checkpoint.layout == "sat":
+        scheduler["sampler"] = "sat-dpm"  # what the published results were sampled with
+    _write_json(path, scheduler)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_tensors(
+    folder: Path, checkpoint: Checkpoint, plan: Mapping[str, tuple[str, Piece]], progress: Progress | None
+) -> None:
+    """Shards of at most SHARD_BYTES, in the source's types; one shard at a time is in memory."""
+    shards: list[list[str]] = [[]]
+    sizes = [0]
+    for name, (key, piece) in plan.items():
+        size = checkpoint.tensors[key].nbytes // piece.of * len(piece.chunks)
+        if shards[-1] and sizes[-1] + size > SHARD_BYTES:
+            shards.append([])
+            sizes.append(0)
+        shards[-1].append(name)
+        sizes[-1] += size
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = f"{_STEM}.safetensors" if len(shards) == 1 else f"{_STEM}-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {}
+        for name in names:
+            key, piece = plan[name]
+            # A copy: two parameters may be views of one tensor, which the format does not take.
+            tensors[name] = piece.take(checkpoint.tensors[key]).clone(memory_format=torch.contiguous_format)
+            places[name] = file
+            if progress is not None:
+                progress(len(places), len(plan))
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        _write_json(
+            folder / f"{_STEM}.safetensors.index.json", {"metadata": {"total_size": sum(sizes)}, "weight_map": places}
+        )
