@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from likeness.backbones.load import KnownModel
+    from likeness.backbones.known import KnownModel
 
 
 def models() -> None:
@@ -16,30 +16,30 @@ def models() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from likeness.backbones.load import MODELS
+    from likeness.backbones.known import MODELS, WEIGHTS
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "source", "licence", "size", "here", "what it is"):
+    for column in ("name", "source", "licence", "parameters", "size", "here", "what it is"):
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for name, model in MODELS.items():
         folder = _folder(model)
         table.add_row(
             name,
             model.repo or "this package",
-            _licence(model.repo),
+            model.licence,
+            model.parameters or "-",
             _size(folder),
             "no" if folder is None else "yes",
             model.description,
         )
     Console().print(table)
+    for item in WEIGHTS:
+        typer.echo(
+            f"Published weights: --model {item.base} --method {item.method} ({item.description}; {item.repo}, "
+            f"{item.file}; licence: {item.licence})",
+            err=True,
+        )
     typer.echo("Any folder in diffusers' layout works as well: likeness generate --model FOLDER", err=True)
-
-
-_LICENCES = {None: "Apache-2.0", "Wan-AI": "Apache-2.0"}  # by owner on the Hub; None is this package
-
-
-def _licence(repo: str | None) -> str:
-    return _LICENCES.get(repo.split("/")[0] if repo else None, "see its page")
 
 
 def _folder(model: KnownModel) -> Path | None:
