@@ -30,7 +30,12 @@ from likeness.world import FPS, NUM_FRAMES
 
 # The paper's placement and dropout. Text and reference are guided apart: joint guidance amplifies what the text says of
 # a person along with what the photograph shows.
-METHOD: Method = replace(CONCAT_ID, guidance=Guidance(kind="decoupled", text=2.0, reference=4.0), max_references=1)
+METHOD: Method = replace(
+    CONCAT_ID,
+    guidance=Guidance(kind="decoupled", text=2.0, reference=4.0),
+    max_references=1,
+    kinds=("face",),
+)
 SHIFT = 2.0  # a latent of 5 x 8 x 8 has fewer redundant values than Wan's, so less weight on high noise than Wan's 5
 _FACE_MARGIN = 0.35  # of the distance from eyes to mouth, around them
 TRANSFORMER = {

@@ -94,3 +94,19 @@ def test_gradients_reach_the_transformer_alone(random_wan_backbone) -> None:
     loss.backward()
     assert all(p.grad is not None for p in backbone.transformer.parameters())
     assert all(p.grad is None for p in backbone.vae.parameters())
+
+
+def test_weights_count_errors_where_they_are(spy) -> None:
+    batch = _batch(spy, 2)
+    empty = torch.zeros(1, 3, 4)
+
+    def loss(weights: torch.Tensor | None) -> float:
+        weighted = replace(batch, weights=weights)
+        return flow_loss(spy, CONCAT_ID, weighted, empty, torch.Generator().manual_seed(1))[0].item()
+
+    ones = torch.ones(2, 1, *batch.latents.shape[2:])
+    assert loss(None) == pytest.approx(loss(ones)) == pytest.approx(loss(7 * ones))
+    first, second = ones.clone(), ones.clone()
+    first[1], second[0] = 0, 0
+    assert loss(first) != loss(second)
+    assert (loss(first) + loss(second)) / 2 == pytest.approx(loss(None))
