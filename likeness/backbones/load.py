@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +19,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from likeness.backbones.base import Backbone
 from likeness.backbones.families import Family, family_of
+from likeness.backbones.known import MODELS
 from likeness.errors import CheckpointError, UserError
 from likeness.method import Method
 
 METHOD_FILE = "method.json"
-_WORLD_WEIGHTS = Path(__file__).parents[1] / "world" / "weights"
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that has a name.
-
-    Attributes:
-        description: one line for a list of models.
-        repo: on the Hugging Face Hub; None for a model in this package.
-        folder: in this package; None for a model on the Hub.
-    """
-
-    description: str
-    repo: str | None = None
-    folder: Path | None = None
-
-
-MODELS: dict[str, KnownModel] = {
-    "tiny": KnownModel(
-        "drawn people, 64x64, on a CPU in seconds; comes with the package", folder=_WORLD_WEIGHTS / "tiny"
-    ),
-    "wan2.1-1.3b": KnownModel(
-        "Wan 2.1 text-to-video, 1.3 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    ),
-    "wan2.1-14b": KnownModel(
-        "Wan 2.1 text-to-video, 14 B parameters: a base to train on", repo="Wan-AI/Wan2.1-T2V-14B-Diffusers"
-    ),
-}
 
 
 def resolve_model(name: str | os.PathLike[str]) -> Path:

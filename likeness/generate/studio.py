@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.backbones.load import MODELS
+from likeness.backbones.known import MODELS
 from likeness.convert.fetch import prepare
 from likeness.errors import UserError
 from likeness.faces import FaceTools, Reference, faces_folder, load_faces, whole_picture

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from likeness.backbones.load import MODELS, load_backbone, load_method, resolve_model
+from likeness.backbones.known import MODELS
+from likeness.backbones.load import load_backbone, load_method, resolve_model
 from likeness.errors import CheckpointError, UserError
 from likeness.method import CONCAT_ID_WAN, CONCAT_ID_WAN_ADALN
 

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from likeness import demo as module
-from likeness.backbones import load
+from likeness.backbones import known
 from likeness.media import read_video, sha256_file
 from likeness.world import VALIDATION_PEOPLE
 from likeness.world.folder import is_drawn
 
 
 def test_the_demo_makes_the_same_files_twice(model, tmp_path, monkeypatch, files_of):
-    monkeypatch.setitem(load.MODELS, "tiny", load.KnownModel("random weights", folder=model))
+    monkeypatch.setitem(known.MODELS, "tiny", known.KnownModel("random weights", folder=model))
     made = module.demo(tmp_path / "demo")
     first = files_of(tmp_path / "demo")
     assert set(first) == {"photograph.png", "video.mp4", "sheet.png", "video.json"}
@@ -24,7 +24,7 @@ def test_the_demo_makes_the_same_files_twice(model, tmp_path, monkeypatch, files
 
 
 def test_without_the_weights_the_demo_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(load.MODELS, "tiny", load.KnownModel("no weights", folder=tmp_path))
+    monkeypatch.setitem(known.MODELS, "tiny", known.KnownModel("no weights", folder=tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         module.main()

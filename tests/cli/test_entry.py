@@ -39,7 +39,7 @@ def test_without_arguments_the_help_is_shown():
 
 
 def test_models_are_listed_with_their_licence(monkeypatch):
-    from likeness.backbones.load import MODELS
+    from likeness.backbones.known import MODELS
 
     monkeypatch.setenv("COLUMNS", "200")
     result = CliRunner().invoke(app, ["models"])
