@@ -14,9 +14,8 @@ from likeness.train.objective import Batch, flow_loss
 REFUSED = {
     ("cogvideox", "concat-id-wan"): "text",  # its attention is joint: the text reaches every token
     ("cogvideox", "concat-id-wan-adaln"): "text",
-    ("ltx2", "concat-id-wan-adaln"): "modulation",
 }
-BACKBONES = ("wan", "cogvideox", "ltx2")
+BACKBONES = ("wan", "cogvideox")
 CASES = [(backbone, name) for backbone in BACKBONES for name in METHODS]
 
 
@@ -43,7 +42,7 @@ def test_runs_and_trains(make_backbone, family, name, num_references) -> None:
     # Reference augmentation needs pictures; here references are given as noise, which it takes as well.
     method = replace(METHODS[name], max_references=3)
     backbone = make_backbone(family, method)
-    size = {"wan": (5, 32, 32), "cogvideox": (9, 32, 32), "ltx2": (9, 64, 64)}[family]
+    size = {"wan": (5, 32, 32), "cogvideox": (9, 32, 32)}[family]
     shape = backbone.spec.latent_shape(*size)
     generator = torch.Generator().manual_seed(num_references)
     noise = torch.randn(1, *shape, generator=generator)
