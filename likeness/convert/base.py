@@ -91,12 +91,25 @@ def convert(
         _write_configs(folder, work, family.name, model, chosen, checkpoint)
         _write_tensors(work / "transformer", checkpoint, plan, progress)
         work.chmod(0o755)
-        if output.is_dir():
-            shutil.rmtree(output)
-        work.rename(output)
+        _replace(output, work)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return output
+
+
+def _replace(output: Path, work: Path) -> None:
+    """Put ``work`` in the place of ``output``, which stays where it is until then, and comes back if that fails."""
+    if not output.is_dir():
+        work.rename(output)
+        return
+    aside = work.with_name(f"{work.name}.old")
+    output.rename(aside)
+    try:
+        work.rename(output)
+    except OSError:
+        aside.rename(output)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_model(folder: Path) -> Checkpoint:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cogvideox_parts import cogvideox_parts
 from safetensors.torch import save_file
 
 from likeness.backbones.load import load_backbone, load_method
@@ -16,7 +17,6 @@ from likeness.convert.base import convert
 from likeness.errors import CheckpointError, UserError
 from likeness.method import CONCAT_ID, CONCAT_ID_WAN, CONCAT_ID_WAN_ADALN
 from likeness.pipeline import LikenessPipeline
-from tests.cogvideox_parts import cogvideox_parts
 
 SIZES = {"default_num_frames": 5, "default_height": 32, "default_width": 32, "default_num_inference_steps": 2}
 
