@@ -110,7 +110,7 @@ def test_more_photographs_than_the_method_takes(generate, photographs, out):
     line = one_error_line(
         generate("-r", photographs["ann"], "-r", photographs["bob"], "-p", PROMPT, "-o", out / "v.mp4")
     )
-    assert "2 photographs" in line and "at most 1" in line
+    assert "2 references" in line and "at most 1" in line
 
 
 def test_a_picture_as_prompt(generate, photographs, out):
