@@ -45,9 +45,9 @@ class Bar:
         """Begins anew under another text, its length not known yet."""
         self._progress.reset(self._task, description=text, total=None)
 
-    def update(self, done: int, total: int) -> None:
-        """Moves to `done` of `total`."""
-        self._progress.update(self._task, completed=done, total=total)
+    def update(self, done: int, total: int, text: str | None = None) -> None:
+        """Moves to `done` of `total`, under another text if one is given."""
+        self._progress.update(self._task, completed=done, total=total, description=text)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

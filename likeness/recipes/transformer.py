@@ -110,7 +110,7 @@ class _Data:
             torch.from_numpy(video).float(),
             (to_pixels(np.stack(canvases)[:, None]),),
             prompt_embeds,
-            torch.from_numpy(weights),
+            masks=torch.from_numpy(weights),
         )
 
 

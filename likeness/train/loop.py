@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from likeness.errors import UserError
-from likeness.train.objective import Batch, flow_loss
+from likeness.train.objective import Batch, Objective, sample_generators
 from likeness.train.optimiser import MovingAverage, Optimiser
 from likeness.train.parallel import agreed, average_gradients
 
@@ -79,7 +79,7 @@ def train(
     """
     transformer = backbone.transformer
     rank = dist.get_rank() if dist.is_initialized() else 0
-    generator = torch.Generator().manual_seed(schedule.seed * 1000 + rank)
+    objective = Objective(backbone, method, empty_embeds)
     plain = [
         p for name, p in transformer.named_parameters() if not name.startswith("blocks.") or "scale_shift_table" in name
     ]
@@ -93,7 +93,6 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         average.load_state_dict(state["average"])
         step, before = state["step"], state["seconds"]
-        generator.manual_seed(schedule.seed * 1000 + rank + 7919 * step)
     started = saved = time.time()
     losses: list[float] = []
     while True:
@@ -102,7 +101,8 @@ def train(
         if progress >= 1:
             break
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss, _ = flow_loss(backbone, method, next_batch(progress), empty_embeds, generator)
+            batch = next_batch(progress)
+            loss = objective(batch, sample_generators(schedule.seed * 1000 + rank, step, 0, len(batch.latents)))["loss"]
         loss.backward()
         average_gradients(transformer.parameters())
         optimiser.step(progress)

@@ -1,4 +1,7 @@
-"""Muon for matrices and convolutions, AdamW for the rest, under one warm-up and decay.
+"""Optimizers and the moving average of weights.
+
+:class:`Optimiser` is what the small models of the tiny family learn fastest with: Muon for matrices and convolutions, AdamW for
+the rest, under one warm-up and decay. :func:`optimizers_of` makes those of a training configuration.
 
 Muon (Jordan et al. 2024) orthogonalises the momentum of a matrix; a convolution is a matrix of its filters. At equal
 steps it learned these small networks clearly faster than AdamW.
@@ -14,6 +17,30 @@ from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from likeness.train.config import Optimization
+
+
+def optimizers_of(module: nn.Module, settings: Optimization) -> list[torch.optim.Optimizer]:
+    """The optimizers of a module's trained parameters, at their peak learning rates.
+
+    With Muon the matrices inside the blocks go to it; embeddings, tables, norms and what is outside of the blocks to AdamW.
+    """
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    rate = settings.learning_rate
+    made: list[torch.optim.Optimizer] = []
+    if settings.name == "muon":
+        matrices = [p for name, p in named if p.ndim == 2 and "blocks." in name and "scale_shift_table" not in name]
+        ids = {id(parameter) for parameter in matrices}
+        named = [(name, parameter) for name, parameter in named if id(parameter) not in ids]
+        made.append(
+            torch.optim.Muon(matrices, lr=rate, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+        plain = settings.plain_learning_rate
+        rate = rate / 2 if plain is None else plain
+    rest = [parameter for _, parameter in named]
+    made.append(torch.optim.AdamW(rest, lr=rate, betas=settings.betas, weight_decay=settings.weight_decay))
+    return made
 
 
 class Optimiser:

@@ -7,8 +7,10 @@ magnitude. One process a core with gradients averaged over gloo does not.
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -19,16 +21,39 @@ if TYPE_CHECKING:
 
 
 def run_parallel(work: Callable[..., None], processes: int, *arguments: object) -> None:
-    """Call `work(rank, processes, *arguments)` in that many processes and wait for all of them."""
+    """Call `work(rank, processes, *arguments)` in that many processes and wait for all of them.
+
+    SIGTERM and SIGINT reach each of them as SIGTERM, once.
+
+    Raises:
+        SystemExit: with the exit code of a process that exited with one.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(_start, (processes, port, work, arguments), nprocs=processes)
+    context: Any = mp.spawn(_start, (processes, port, work, arguments), nprocs=processes, join=False)
+
+    def forward(number: int, frame: Any) -> None:
+        for process in context.processes:
+            process.terminate()
+
+    kept = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while not context.join():
+            pass
+    except mp.ProcessExitedException as error:
+        sys.exit(error.exit_code)
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _start(rank: int, processes: int, port: int, work: Callable[..., None], arguments: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all of them; the parent passes it on
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes)
+    )
     dist.init_process_group("gloo", rank=rank, world_size=processes)
     try:
         work(rank, processes, *arguments)

@@ -1,0 +1,92 @@
+"""What a run leaves: a model folder that generates, with the method and the whole configuration inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from likeness.errors import UserError
+from likeness.train.average import ParameterAverage, gather, trained_parameters
+from likeness.train.config import TrainConfig
+from likeness.train.parts import Parts
+
+CONFIG_FILE = "training.json"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+def write_result(
+    output: Path, config: TrainConfig, parts: Parts, module: nn.Module, average: ParameterAverage | None, is_main: bool
+) -> Path:
+    """Write ``model/`` into a run's folder, from the moving average where there is one. Every process calls it.
+
+    After full training it is a whole model in diffusers' layout; after LoRA the adapter alone, as diffusers'
+    ``load_lora_weights`` takes it, with the name of its base.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: for a full disk; the checkpoints are whole.
+    """
+    folder, work = output / "model", output / ".model.tmp"
+    weights = (
+        average.gathered() if average is not None else {n: gather(p) for n, p in trained_parameters(module).items()}
+    )
+    weights = {name.removeprefix("transformer."): value for name, value in weights.items()}
+    if not is_main:
+        return folder
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        if config.lora is None:
+            _write_model(work, parts, weights)
+        else:
+            _write_lora(work, config, parts, weights)
+        (work / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(work, folder)
+    except OSError as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise UserError(
+            f"The model could not be written to {folder}: {error}. Make room and start the same command again: the run is "
+            "over, only the model is written."
+        ) from error
+    return folder
+
+
+def _write_model(work: Path, parts: Parts, weights: dict[str, Tensor]) -> None:
+    pipeline: Any = parts.pipeline
+    trained = pipeline.transformer
+    with torch.device("meta"):
+        fresh = type(trained).from_config(trained.config)
+    buffers = {name: value.detach().cpu() for name, value in trained.state_dict().items() if name not in weights}
+    fresh.load_state_dict({**buffers, **weights}, assign=True)
+    kept = tuple(getattr(fresh, "_keep_in_fp32_modules", None) or ())
+    for name, parameter in fresh.named_parameters():
+        if not any(part in name for part in kept):
+            parameter.data = parameter.data.to(torch.bfloat16)
+    pipeline.transformer = fresh
+    try:
+        pipeline.save_pretrained(work)
+    finally:
+        pipeline.transformer = trained
+    for file in work.glob("*/config.json"):  # where a part was loaded from is nobody's business
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if values.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_lora(work: Path, config: TrainConfig, parts: Parts, weights: dict[str, Tensor]) -> None:
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    adapter = get_peft_model_state_dict(parts.pipeline.transformer, state_dict=weights, adapter_name="default")
+    tensors = {f"transformer.{name}": value.to(torch.bfloat16).contiguous() for name, value in adapter.items()}
+    save_file(tensors, work / LORA_FILE, metadata={"format": "pt", "base": config.model})
+    (work / "method.json").write_text(json.dumps(config.method.to_dict(), indent=2) + "\n", encoding="utf-8")
