@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -76,7 +76,8 @@ def save(
     Raises:
         UserError: for a full disk; the checkpoints before it are whole.
     """
-    weights, optimizer_state = get_state_dict(module, list(optimizers), options=_FULL)
+    state, optimizer_state = get_state_dict(module, list(optimizers), options=_FULL)
+    weights = cast(dict[str, Tensor], state)
     if not is_main:
         return
     trained = {bare_name(name) for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -121,7 +122,7 @@ def load(path: Path, module: nn.Module, optimizers: Sequence[Any]) -> tuple[Prog
         state = torch.load(path / _OPTIMIZER, weights_only=True, map_location="cpu")
         values = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
         average = load_file(path / _AVERAGE) if (path / _AVERAGE).exists() else None
-        current = get_model_state_dict(module, options=_FULL)
+        current = cast(dict[str, Tensor], get_model_state_dict(module, options=_FULL))
         foreign = sorted(name for name in weights if name not in current or current[name].shape != weights[name].shape)
         if foreign:
             raise CheckpointError(

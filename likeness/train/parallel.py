@@ -52,13 +52,19 @@ def _start(rank: int, processes: int, port: int, work: Callable[..., None], argu
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all of them; the parent passes it on
     torch.set_num_threads(1)
     os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes)
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(processes),
+        OMP_NUM_THREADS="1",  # or accelerate would share out the cores
     )
     dist.init_process_group("gloo", rank=rank, world_size=processes)
     try:
         work(rank, processes, *arguments)
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():  # accelerate may have ended it
+            dist.destroy_process_group()
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

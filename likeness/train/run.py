@@ -77,12 +77,18 @@ class Trainer:
                 face_weight=config.face_weight,
                 even_calls=_agreed_maximum if accelerator.distributed_type in _SHARDED else None,
             )
-            module, *optimizers = accelerator.prepare(objective, *optimizers_of(objective, config.optimization))
+            module, optimizers = self._prepare(objective)
             self._loop(module, optimizers, accumulation)
             path = write_result(self.output, config, parts, module, self._average, accelerator.is_main_process)
         accelerator.wait_for_everyone()
         accelerator.end_training()
         return path
+
+    def _prepare(self, objective: Objective) -> tuple[Any, list[Any]]:
+        """The objective and its optimizers as this run's processes share them."""
+        made = optimizers_of(objective, self.config.optimization)
+        module, *optimizers = self.accelerator.prepare(objective, *made)
+        return module, optimizers
 
     def _loop(self, module: Any, optimizers: list[Any], accumulation: int) -> None:
         config, accelerator, loader = self.config, self.accelerator, self.parts.loader
