@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -101,7 +102,7 @@ def save(
                 os.fsync(file.fileno())
         shutil.rmtree(final, ignore_errors=True)
         os.rename(work, final)
-    except (OSError, RuntimeError) as error:  # safetensors and torch wrap a full disk in errors of their own
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk comes in any of these
         shutil.rmtree(work, ignore_errors=True)
         raise UserError(
             f"The checkpoint of step {progress.step} could not be written to {folder}: {error}. Make room and start the "
@@ -136,7 +137,7 @@ def load(path: Path, module: nn.Module, optimizers: Sequence[Any]) -> tuple[Prog
             optim_state_dict=state,
             options=_FULL,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
