@@ -18,6 +18,7 @@ GuidanceKind = Literal["joint", "decoupled"]
 ReferenceTimestep = Literal["shared", "clean"]
 ReferenceModulation = Literal["shared", "separate"]
 DroppedReference = Literal["absent", "zeros"]
+DroppedText = Literal["empty", "zeros"]
 ReferenceKind = Literal["face", "clothing", "background"]
 
 
@@ -178,6 +179,8 @@ class Method:
         reference_modulation: "shared" uses the video's AdaLN tables, "separate" tables of the reference's own.
         dropped_reference: what stands for a dropped reference: "zeros" keeps its tokens with a zero latent, "absent"
             leaves them out. The two differ, so this must be the one the weights were trained with.
+        dropped_text: what stands for a dropped prompt: the "empty" prompt's embeddings, or "zeros", as the published
+            CogVideoX weights know it. A negative prompt takes its place in sampling.
         text_dropout, reference_dropout: probabilities in training, drawn independently.
         reference_noise, augment, identity_loss: training only; None for none.
         max_references: references that the weights were made for.
@@ -191,6 +194,7 @@ class Method:
     reference_reads_text: bool
     reference_modulation: ReferenceModulation = "shared"
     dropped_reference: DroppedReference
+    dropped_text: DroppedText = "empty"
     text_dropout: float
     reference_dropout: float
     reference_noise: ReferenceNoise | None = None
@@ -203,6 +207,7 @@ class Method:
         _check_choice("reference_timestep", self.reference_timestep, ReferenceTimestep)
         _check_choice("reference_modulation", self.reference_modulation, ReferenceModulation)
         _check_choice("dropped_reference", self.dropped_reference, DroppedReference)
+        _check_choice("dropped_text", self.dropped_text, DroppedText)
         _check_probability("text_dropout", self.text_dropout)
         _check_probability("reference_dropout", self.reference_dropout)
         object.__setattr__(self, "kinds", tuple(self.kinds))  # JSON has lists only

@@ -227,7 +227,7 @@ class LikenessPipeline(DiffusionPipeline):
             prompt: one, or a list for a batch.
             references: canvases ``uint8 [height, width, 3]`` from ``faces.reference_canvas`` for all prompts, or a list
                 of such lists, one a prompt and all of one length. None at all gives a video of nobody in particular.
-            negative_prompt: what the stream without the text reads.
+            negative_prompt: what the stream without the text reads; without one, what the method dropped text to.
             height, width: px; num_frames: frames. Those of the weights by default.
             fps: frames a second, which some models (LTX-2) place the video's tokens by; that of the weights by default.
             num_inference_steps: denoising steps, 1 or more; those of the weights by default.
@@ -267,7 +267,10 @@ class LikenessPipeline(DiffusionPipeline):
         if prompt_embeds is None:
             prompt_embeds = self.encode_prompts(prompts)
         if negative_prompt_embeds is None and not all(stream.text for stream in streams):
-            negative_prompt_embeds = self.encode_prompts(negative_list(negative_prompt, batch))
+            if self.method.dropped_text == "zeros" and not negative_prompt:
+                negative_prompt_embeds = torch.zeros_like(prompt_embeds)
+            else:
+                negative_prompt_embeds = self.encode_prompts(negative_list(negative_prompt, batch))
         if reference_latents is None:
             reference_latents = [torch.cat([self.encode_reference(item) for item in column]) for column in canvases]
 

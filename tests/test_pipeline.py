@@ -276,3 +276,23 @@ def test_a_cogvideox_folder_serves_as_any_other(random_cogvideox_components, tmp
         pipeline("a man", num_frames=8)
     with pytest.raises(UserError, match="schedule has none"):
         LikenessPipeline.from_pretrained(tmp_path, shift=5.0)
+
+
+def test_dropped_text_is_what_the_method_was_trained_with(random_pipeline) -> None:
+    """Joint guidance needs a stream without text: the empty prompt's embeddings, zeros, or a negative prompt."""
+    seen: list[torch.Tensor] = []
+    hook = random_pipeline.transformer.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[2]))
+    canvas = np.full((32, 32, 3), 90, np.uint8)
+
+    def unconditional(dropped: str, negative: str) -> torch.Tensor:
+        seen.clear()
+        random_pipeline.method = replace(random_pipeline.method, dropped_text=dropped)
+        random_pipeline("a man", [canvas], negative_prompt=negative, num_inference_steps=1, output_type="latent")
+        return seen[0]  # streams without text come first
+
+    try:
+        assert torch.equal(unconditional("empty", ""), random_pipeline.encode_prompts([""]))
+        assert unconditional("zeros", "").abs().max() == 0
+        assert torch.equal(unconditional("zeros", "a woman"), random_pipeline.encode_prompts(["a woman"]))
+    finally:
+        hook.remove()

@@ -186,7 +186,8 @@ class Studio:
             for path, kind in zip(job.references, job.reference_kinds, strict=True)
         ]
         prompt, cut = self._text(job.prompt)
-        negative, negative_cut = self._text(settings.negative_prompt)
+        # Without one the pipeline takes what the method dropped text to.
+        negative, negative_cut = self._text(settings.negative_prompt) if settings.negative_prompt else (None, ())
         total = settings.num_inference_steps
 
         def after_step(_pipeline: Any, step: int, _timestep: float, _tensors: dict[str, Tensor]) -> None:

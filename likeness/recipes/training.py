@@ -22,7 +22,7 @@ def _concat_id(name: str, learning_rate: float, steps: int, method: Method = CON
     return TrainConfig(
         recipe=name,
         model="cogvideox-5b",
-        method=method,
+        method=replace(method, dropped_text="zeros"),  # as CogVideoX itself was trained
         data=_CONCAT_ID_DATA,
         optimization=Optimization(learning_rate=learning_rate, decay="linear", ema_decay=0.9999),
         steps=steps,

@@ -103,11 +103,17 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
         pipeline=pipeline,
         backbone=backbone,
         loader=loader,
-        empty_embeds=pipeline.encode_prompts([""]).to(device),
+        empty_embeds=dropped_text(pipeline).to(device),
         auxiliary=auxiliary,
         size=size,
         fps=fps,
     )
+
+
+def dropped_text(pipeline: LikenessPipeline) -> Tensor:
+    """Embeddings ``[1, L, D]`` that stand for dropped text, as the method has it."""
+    empty = pipeline.encode_prompts([""])
+    return torch.zeros_like(empty) if pipeline.method.dropped_text == "zeros" else empty
 
 
 def video_size(data: Data, pipeline: LikenessPipeline) -> tuple[tuple[int, int, int], float]:
