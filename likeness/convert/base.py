@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,8 @@ def _method(checkpoint: Checkpoint, name: str | None) -> Method:
         raise UserError(
             f"Method {method.name!r} keeps the text from references, which CogVideoX cannot; use concat-id."
         )
-    return method
+    # What was published for CogVideoX was trained, as CogVideoX itself, with zeros for dropped text.
+    return replace(method, dropped_text="zeros") if checkpoint.layout == "sat" else method
 
 
 def _empty_transformer(folder: Path, cls: type[Any], checkpoint: Checkpoint, method: Method) -> Any:
