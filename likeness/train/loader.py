@@ -1,0 +1,235 @@
+"""Batches of training pairs: a pure function of the seed and the number of the batch, however many processes share it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from likeness.backbones.base import Backbone
+from likeness.errors import CheckpointError, UserError
+from likeness.faces.pack import FacePack
+from likeness.train.clips import FrameRule, aspect_of, nearest_bucket
+from likeness.train.objective import Batch
+from likeness.train.order import Order
+from likeness.train.pairs import Pair
+from likeness.train.samples import Loaded, Sample, Samples
+from likeness.train.store import Store
+
+_FEW = 100  # pairs that are looked at before a share of broken ones means anything
+_MOST_TRIED = 1000  # broken pairs in a row, after which there is no good one to be hoped for
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The good pair of a position, and the broken ones that were met on the way to it: number and reason."""
+
+    pair: int
+    loaded: Loaded
+    broken: tuple[tuple[int, str], ...]
+
+
+class PairLoader:
+    """Batches of pairs, from a store where it has them and else from the files.
+
+    The concatenation of the processes' batches of ``world_size`` W is the batch of one process of W times the batch size. A pair
+    that is broken is replaced by the next good one of its epoch, the same in every run.
+
+    Args:
+        pairs: of the run.
+        backbone: encodes what the store lacks.
+        store: from ``likeness precompute``, or None.
+        num_frames, height, width, fps: of a video.
+        buckets: further sizes (height, width); each clip goes to the one of the nearest aspect ratio.
+        batch_size: of this process.
+        seed: of the order.
+        rank, world_size: which of how many processes this one is.
+        workers: threads that read and decode ahead; 0 does it when a batch is asked for.
+        max_skipped: share of broken pairs, of those seen, beyond which the run stops.
+        faces: face models, for the references' embeddings; None leaves them out.
+
+    Attributes:
+        skipped: what of which pair was broken, by the pair's source.
+        waited_s: seconds for which the caller of :meth:`batches` waited for reading and decoding.
+        encoded_s: seconds spent in the VAE and the text encoder, for what the store lacks.
+
+    Raises:
+        UserError: for sizes that the backbone or the store does not make.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        backbone: Backbone,
+        *,
+        store: Store | None,
+        num_frames: int,
+        height: int,
+        width: int,
+        fps: float,
+        buckets: Sequence[tuple[int, int]] = (),
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        max_skipped: float = 0.05,
+        faces: FacePack | None = None,
+    ) -> None:
+        sizes = tuple(dict.fromkeys([(height, width), *buckets]))
+        for size in sizes:
+            backbone.spec.check_size(num_frames, *size)
+        rule = FrameRule(num_frames, fps)
+        if store is not None:
+            store.check(rule, sizes)
+        self._pairs, self._rank, self._batch_size = pairs, rank, batch_size
+        self._whole_batch, self._workers, self._max_skipped = batch_size * world_size, workers, max_skipped
+        self._samples = Samples(backbone, rule, store=store, faces=faces)
+        self._sizes = bucket_sizes(pairs, sizes, store)
+        groups: dict[tuple[int, int, int], list[int]] = {}
+        for index, (pair, size) in enumerate(zip(pairs, self._sizes, strict=True)):
+            groups.setdefault((*size, len(pair.references)), []).append(index)
+        self._order = Order(groups, self._whole_batch, seed)
+        self._with_keypoints = any(pair.faces for pair in pairs) or self._samples.looks_up_faces
+        self._with_masks = any(pair.mask for pair in pairs)
+        self._broken: dict[int, str] = {}
+        self._seen: set[int] = set()
+        self.skipped: dict[str, str] = {}
+        self.waited_s = self.encoded_s = 0.0
+
+    @property
+    def num_batches_per_epoch(self) -> int:
+        """Batches in which every pair is shown once, on average over the epochs where they do not come out even."""
+        return self._order.batches_per_epoch
+
+    def batch(self, index: int) -> Batch:
+        """This process's batch of the run's batch ``index``, on the CPU.
+
+        Raises:
+            UserError: if too many pairs are broken.
+        """
+        return self._batch([self._find(*position) for position in self._positions(index)])
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """The batches from ``start`` on, without end; read ahead by threads, encoded when they are asked for.
+
+        Raises:
+            UserError: if too many pairs are broken.
+        """
+        if not self._workers:
+            while True:
+                began = time.perf_counter()
+                found = [self._find(*position) for position in self._positions(start)]
+                self.waited_s += time.perf_counter() - began
+                yield self._batch(found)
+                start += 1
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="pairs")
+        ahead: deque[list[Future[_Found]]] = deque()
+        try:
+            while True:
+                # Enough that every thread has a sample in hand and one in wait, and never less than a whole batch.
+                while len(ahead) < 2 + 2 * self._workers // self._batch_size:
+                    ahead.append([pool.submit(self._find, *position) for position in self._positions(start)])
+                    start += 1
+                began = time.perf_counter()
+                found = [future.result() for future in ahead.popleft()]
+                self.waited_s += time.perf_counter() - began
+                yield self._batch(found)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _positions(self, index: int) -> list[tuple[int, int]]:
+        """Group and position in its stream, of each sample of this process."""
+        place = self._order.place(index)
+        first = place.start + self._rank * self._batch_size
+        return [(place.group, position) for position in range(first, first + self._batch_size)]
+
+    def _find(self, group: int, position: int) -> _Found:
+        """The pair at a position, or the next good one; what that is depends on the files alone."""
+        broken: list[tuple[int, str]] = []
+        for skip in range(min(self._order.group_size(group), _MOST_TRIED)):
+            number = self._order.pair(group, position, skip)
+            reason = self._broken.get(number)
+            if reason is None:
+                try:
+                    return _Found(number, self._samples.load(self._pairs[number], *self._sizes[number]), tuple(broken))
+                except CheckpointError:
+                    raise  # the store is damaged, not the pair
+                except UserError as error:
+                    reason = self._broken[number] = str(error)
+            broken.append((number, reason))
+        raise UserError(f"None of {len(broken)} pairs can be read; the first: {broken[0][1]}")
+
+    def _batch(self, found: Sequence[_Found]) -> Batch:
+        for item in found:
+            self._count(item)
+        began = time.perf_counter()
+        samples = [self._samples.encode(item.loaded) for item in found]
+        self.encoded_s += time.perf_counter() - began
+        return self._collated(samples)
+
+    def _count(self, found: _Found) -> None:
+        """Note the broken pairs and stop the run if they are too many."""
+        self._seen.add(found.pair)
+        for number, reason in found.broken:
+            self._seen.add(number)
+            self.skipped[self._pairs[number].source] = reason
+        counted = max(len(self._seen), min(_FEW, len(self._pairs)))
+        if len(self.skipped) > self._max_skipped * counted:
+            source, reason = next(iter(self.skipped.items()))
+            raise UserError(
+                f"{len(self.skipped)} of {len(self._seen)} training pairs cannot be read, more than data.max_skipped = "
+                f"{self._max_skipped:g} allows. {source}: {reason}"
+            )
+
+    def _collated(self, samples: Sequence[Sample]) -> Batch:
+        first = samples[0]
+        num_references = len(first.references)
+        num_frames = self._samples.rule.num_frames
+        keypoints = masks = embeddings = None
+        if self._with_keypoints:
+            unknown = torch.full((num_references, num_frames, 5, 2), torch.nan)
+            keypoints = torch.stack([unknown if s.keypoints is None else s.keypoints for s in samples])
+        if self._with_masks:
+            everywhere = torch.ones(1, *first.latents.shape[1:])
+            masks = torch.stack([everywhere if s.mask is None else s.mask for s in samples])
+        if first.embeddings is not None:
+            embeddings = torch.stack([_required(s.embeddings) for s in samples])
+        return Batch(
+            latents=torch.stack([s.latents for s in samples]),
+            references=tuple(torch.stack([s.references[i] for s in samples]) for i in range(num_references)),
+            prompt_embeds=torch.stack([s.prompt_embeds for s in samples]),
+            keypoints=keypoints,
+            reference_embeddings=embeddings,
+            masks=masks,
+        )
+
+
+def bucket_sizes(
+    pairs: Sequence[Pair], sizes: Sequence[tuple[int, int]], store: Store | None, workers: int = 8
+) -> list[tuple[int, int]]:
+    """The bucket (height, width) of each pair: that of the nearest aspect ratio. The aspect comes from the store, or from the clip's
+    header; a clip that cannot be read gets the first bucket, and is found broken when its turn comes.
+    """
+    if len(sizes) == 1:
+        return [sizes[0]] * len(pairs)
+
+    def size_of(pair: Pair) -> tuple[int, int]:
+        known = None if store is None else store.aspect(pair.video)
+        try:
+            return nearest_bucket(aspect_of(pair.video) if known is None else known, sizes)
+        except UserError:
+            return sizes[0]
+
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(size_of, pairs))
+
+
+def _required(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
