@@ -97,6 +97,7 @@ def load_backbone(
     vae_dtype: torch.dtype = torch.float32,
     method: Method | None = None,
     shift: float | None = None,
+    encoders_only: bool = False,
 ) -> Backbone:
     """Load a folder in diffusers' layout, in evaluation mode.
 
@@ -107,6 +108,8 @@ def load_backbone(
         vae_dtype: of the VAE, float32 as Wan's own pipeline has it.
         method: where it has a modulation of references of its own, weights without it get a copy of the video's.
         shift: of the sigmas, in place of the scheduler's; Concat-ID on Wan was trained with 5.
+        encoders_only: leave the transformer's weights where they are (it is made on the "meta" device): for work that encodes
+            videos and prompts and predicts nothing.
 
     Raises:
         UserError: see :func:`resolve_model`.
@@ -117,10 +120,16 @@ def load_backbone(
     parts = {
         part: _load_model(cls, folder / part, vae_dtype if part == "vae" else dtype)
         for part, cls in family.parts.items()
+        if part != "transformer" or not encoders_only
     }
-    parts["transformer"] = family.prepare(parts["transformer"], method)
+    if not encoders_only:
+        parts["transformer"] = family.prepare(parts["transformer"], method)
     for module in parts.values():
         module.eval().requires_grad_(False).to(device)
+    if encoders_only:
+        with torch.device("meta"):
+            transformer: Any = family.parts["transformer"]
+            parts["transformer"] = transformer.from_config(_read_json(folder / "transformer" / "config.json")).eval()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
