@@ -99,7 +99,8 @@ TINY_ST_DRC = replace(
 )
 
 
-def _tiny(name: str, method: Method, steps: int, learning_rate: float = 1e-3) -> TrainConfig:
+def tiny(name: str, method: Method, steps: int, learning_rate: float = 1e-3) -> TrainConfig:
+    """What the recipes of the tiny family have in common."""
     return TrainConfig(
         recipe=name,
         model="tiny",
@@ -121,27 +122,27 @@ def _tiny(name: str, method: Method, steps: int, learning_rate: float = 1e-3) ->
 
 def tiny_concat_id_stage1() -> TrainConfig:
     """Concat-ID's first stage on drawn people: the reference is a frame of the clip itself."""
-    return _tiny("tiny-concat-id-stage1", TINY_CONCAT_ID, 1500)
+    return tiny("tiny-concat-id-stage1", TINY_CONCAT_ID, 1500)
 
 
 def tiny_concat_id_stage2() -> TrainConfig:
     """Its second stage: photographs and other clips of the person."""
-    return _tiny("tiny-concat-id-stage2", TINY_CONCAT_ID, 1500)
+    return tiny("tiny-concat-id-stage2", TINY_CONCAT_ID, 1500)
 
 
 def tiny_concat_id_stage3() -> TrainConfig:
     """Its third stage: other clips in which the face looks most alike."""
-    return _tiny("tiny-concat-id-stage3", TINY_CONCAT_ID, 300, learning_rate=5e-4)
+    return tiny("tiny-concat-id-stage3", TINY_CONCAT_ID, 300, learning_rate=5e-4)
 
 
 def tiny_st_drc() -> TrainConfig:
     """ST-DRC on drawn people: TASS-RoPE, augmentation, identity losses."""
-    return _tiny("tiny-st-drc", TINY_ST_DRC, 1500)
+    return tiny("tiny-st-drc", TINY_ST_DRC, 1500)
 
 
 def tiny_two() -> TrainConfig:
     """Concat-ID with two people, from the single-identity model."""
-    return _tiny("tiny-two", replace(TINY_CONCAT_ID, max_references=2), 1500)
+    return tiny("tiny-two", replace(TINY_CONCAT_ID, max_references=2), 1500)
 
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {

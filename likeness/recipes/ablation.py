@@ -1,0 +1,194 @@
+"""The papers' ablations on drawn people: Concat-ID's Table 3 (stages I, II, III) and ST-DRC's Table 1 (its five components).
+
+`make ablation`, or `python -m likeness.recipes.ablation --output RUNS`, draws the pairs, trains every row through `likeness.train`
+from one text-to-video base, measures all of them on people not seen in training, and writes `docs/ablations.md` with its plot. It goes
+on where it was stopped.
+
+A row is a configuration that differs from the row above in one thing. Rows of ST-DRC see pre-training pairs, where a reference can be
+copied; those of Concat-ID differ in their pairs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from likeness.media import atomic_write
+from likeness.method import CONCAT_ID, ST_DRC, Augment, Guidance, IdentityLoss, Method
+from likeness.recipes.training import TINY_CONCAT_ID, tiny
+from likeness.train.config import Previews, TrainConfig
+
+_JOINT = Guidance(kind="joint", text=2.0)
+_DECOUPLED = Guidance(kind="decoupled", text=2.0, reference=4.0)
+_CONCATENATED = replace(
+    ST_DRC, name="concatenated", placement=CONCAT_ID.placement, guidance=_JOINT, augment=None, identity_loss=None
+)
+_TASS = replace(_CONCATENATED, name="tass", placement=ST_DRC.placement)
+_AUGMENTED = replace(_TASS, name="augmented", augment=Augment())
+_IDENTITY = replace(_AUGMENTED, name="identity", identity_loss=IdentityLoss())
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        table: "ST-DRC, Table 1" or "Concat-ID, Table 3".
+        label: what it adds.
+        run: name of its training run.
+        method: it is trained and sampled with.
+        start: name of the run that it starts from; None for random weights.
+        pairs: "pretraining", "cross" or "tradeoff".
+        share: of the steps of a whole run.
+        reference: False for a row that is sampled without one.
+        trained_as: the run whose weights it takes, where it is sampled in another way alone.
+    """
+
+    table: str
+    label: str
+    run: str
+    method: Method
+    start: str | None
+    pairs: str = "pretraining"
+    share: float = 1.0
+    reference: bool = True
+    trained_as: str | None = None
+
+
+_DRC, _CID = "ST-DRC, Table 1", "Concat-ID, Table 3"
+BASE = Row(_DRC, "text to video alone", "base", replace(_CONCATENATED, name="base", reference_dropout=1.0), None,
+           share=3.0, reference=False)  # fmt: skip
+ROWS: tuple[Row, ...] = (
+    BASE,
+    Row(_DRC, "+ reference concatenation", "concatenated", _CONCATENATED, "base"),
+    Row(_DRC, "+ TASS-RoPE", "tass", _TASS, "base"),
+    Row(_DRC, "+ reference augmentation", "augmented", _AUGMENTED, "base"),
+    Row(_DRC, "+ identity losses", "identity", _IDENTITY, "base"),
+    Row(_DRC, "+ decoupled guidance", "decoupled", replace(_IDENTITY, name="decoupled", guidance=_DECOUPLED), "base",
+        trained_as="identity"),
+    Row(_CID, "stage I: pre-training pairs", "stage1", TINY_CONCAT_ID, "base"),
+    Row(_CID, "stage II: cross-video pairs", "stage2", TINY_CONCAT_ID, "stage1", pairs="cross"),
+    Row(_CID, "stage III: trade-off pairs", "stage3", TINY_CONCAT_ID, "stage2", pairs="tradeoff", share=0.15),
+)  # fmt: skip
+
+
+def config_of(row: Row, runs: Path, base: Path, pairs: Path, store: Path, steps: int, seed: int) -> TrainConfig:
+    """The configuration of a row's training.
+
+    Args:
+        runs: folder of the runs; base: folder of the untrained model; pairs: folder of likeness.recipes.pairs; store: of precompute.
+        steps: of a row whose share is 1.
+    """
+    config = tiny(
+        f"ablation-{row.run}", row.method, max(1, round(steps * row.share)), 2e-3 if row.start is None else 1e-3
+    )
+    return replace(
+        config,
+        model=str(base if row.start is None else runs / row.start / "model"),
+        data=replace(config.data, pairs=(str(pairs / f"{row.pairs}.json"),), store=str(store)),
+        previews=Previews(),
+        seed=seed,
+    )
+
+
+def train_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
+    """Train what is not trained yet, each run in a process of its own."""
+    for row in rows:
+        folder = arguments.output / row.run
+        if row.trained_as is not None or (folder / "model" / "model_index.json").exists():
+            continue
+        config = config_of(
+            row, arguments.output, arguments.base, arguments.pairs, arguments.store, arguments.steps, arguments.seed
+        )
+        file = arguments.output / f"{row.run}.json"
+        file.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "likeness", "train", str(file), "--output", str(folder)]
+        command += ["--processes", str(arguments.processes)]
+        command += ["--set", f"micro_batch_size={config.batch_size // arguments.processes}"]
+        command += ["--set", "compile=true"] if arguments.compile else []
+        print(f"training {row.label}", flush=True)
+        subprocess.run(command, check=True)
+
+
+def measure_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """The figures of every row; what was measured before is read back."""
+    from likeness.recipes.ablation_figures import Measurement
+
+    measurement: Measurement | None = None
+    figures: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        file = arguments.output / f"{row.run}.figures.json"
+        if not file.exists():
+            measurement = measurement or Measurement(arguments.people, arguments.second_recogniser)
+            print(f"measuring {row.label}", flush=True)
+            model = arguments.output / (row.trained_as or row.run) / "model"
+            with atomic_write(file) as temporary:
+                values = measurement.of(model, row.method, with_reference=row.reference)
+                temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        figures[row.run] = json.loads(file.read_text(encoding="utf-8"))
+    return figures
+
+
+def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> str:
+    """The tables as Markdown."""
+    lines: list[str] = []
+    for table in dict.fromkeys(row.table for row in rows):
+        chosen = [row for row in rows if row.table == table]
+        names = list(figures[chosen[-1].run])
+        lines += [f"### {table}", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        for row in chosen:
+            cells = [_cell(figures[row.run].get(name)) for name in names]
+            lines.append(f"| {row.label} | {' | '.join(cells)} |")
+        lines.append("")
+    lines.append(
+        f"{arguments.steps} steps of 96 pairs a row (three times as many for the base, 0.15 times for stage III), seed "
+        f"{arguments.seed}; {arguments.people} people, a prompt each; means with 95 % intervals over people."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: list[float] | None) -> str:
+    return "" if value is None else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+
+
+def main() -> None:
+    """Run the recipe; see the module."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
+    parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
+    parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
+    parser.add_argument("--second-recogniser", type=Path, help="another ArcFace than the one of the identity losses")
+    parser.add_argument("--train-people", type=int, default=6000)
+    parser.add_argument("--people", type=int, default=100, help="to measure on")
+    parser.add_argument("--steps", type=int, default=500, help="of a row")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
+    parser.add_argument("--rows", nargs="+", choices=[row.run for row in ROWS], help="some of the rows")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", type=Path, help="Markdown file for the tables; a plot beside it")
+    arguments = parser.parse_args()
+    from likeness.recipes.ablation_data import prepare
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    prepare(arguments)
+    rows = [row for row in ROWS if arguments.rows is None or row.run in arguments.rows]
+    train_rows(rows, arguments)
+    figures = measure_rows(rows, arguments)
+    text = page(rows, figures, arguments)
+    print(text)
+    if arguments.page:
+        from likeness.recipes.ablation_figures import plot
+
+        with atomic_write(arguments.page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        plot(rows, figures, arguments.page.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
