@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ def denoise(
     generator: Generators = None,
     callback: StepCallback | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Tensor:
     """Denoise latents by the steps of the backbone's sampler, guided by a weighted sum of streams.
 
@@ -51,6 +53,7 @@ def denoise(
         generator: of the noise of samplers that add some; one, or one a video.
         callback: see :data:`StepCallback`.
         progress: called after each step with (steps done, steps in all).
+        stop: asked before each step; once true, the latents are returned as they are.
 
     Returns:
         Clean latents ``float32 [B, C, T, H, W]``.
@@ -73,6 +76,8 @@ def denoise(
     sampler = process.sampler(num_inference_steps, generator)
     latents = latents.float()
     for step, sigma in enumerate(sampler.sigmas[:-1].tolist()):
+        if stop is not None and stop():
+            break
         levels = torch.full((latents.shape[0],), sigma, device=latents.device)
         full = join(method, latents, references)
         dropped = drop(method, full, True)
@@ -81,7 +86,8 @@ def denoise(
             text = prompt_embeds if stream.text else negative_embeds
             assert text is not None  # checked above
             sequence = full if stream.reference else dropped
-            predictions[stream.text, stream.reference] = backbone.predict(sequence, levels, text)
+            with _cache_context(backbone, stream):
+                predictions[stream.text, stream.reference] = backbone.predict(sequence, levels, text)
         prediction = combine(streams, predictions).to(latents.device)
         latents = sampler.step(step, latents, prediction)
         if callback is not None:
@@ -90,3 +96,11 @@ def denoise(
         if progress is not None:
             progress(step + 1, num_inference_steps)
     return latents
+
+
+def _cache_context(backbone: Backbone, stream: Stream) -> AbstractContextManager[None]:
+    """A state of its own for each stream in diffusers' step caches: streams differ in what they compute and in length."""
+    transformer = getattr(backbone, "transformer", None)
+    if not hasattr(transformer, "cache_context"):
+        return nullcontext()
+    return transformer.cache_context(f"text={stream.text}, reference={stream.reference}")  # type: ignore[union-attr]
