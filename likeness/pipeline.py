@@ -23,6 +23,7 @@ from torch import Tensor
 from likeness.backbones.base import Backbone
 from likeness.backbones.families import backbone_of
 from likeness.backbones.load import METHOD_FILE, load_backbone, load_method, resolve_model
+from likeness.backbones.lora import LoraMixin
 from likeness.errors import UserError
 from likeness.method import Method, without_references
 from likeness.pipeline_io import (
@@ -52,7 +53,7 @@ class LikenessPipelineOutput(BaseOutput):
     frames: Any
 
 
-class LikenessPipeline(DiffusionPipeline):
+class LikenessPipeline(DiffusionPipeline, LoraMixin):
     """A video model, the method it was trained with, and everything between a prompt and frames.
 
     Args:
@@ -107,6 +108,12 @@ class LikenessPipeline(DiffusionPipeline):
         self.timestep_dtype = timestep_dtype
         self.backbone.check_method(method)
         self._encoded = Recent(_CACHE_SIZE)
+        self._interrupt = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has set ``_interrupt``, which ends denoising before its next step."""
+        return self._interrupt
 
     @property
     def backbone(self) -> Backbone:
@@ -286,6 +293,7 @@ class LikenessPipeline(DiffusionPipeline):
                 # To have none is to have dropped it, and a zero latent is what the weights know a dropped one as.
                 joined = [torch.zeros_like(noise[:, :, :1])]
 
+        self._interrupt = False
         with cast(Any, self.progress_bar)(total=num_inference_steps) as bar:
             clean = denoise(
                 backbone,
@@ -299,6 +307,7 @@ class LikenessPipeline(DiffusionPipeline):
                 generator=generator,
                 callback=self._step_callback(callback_on_step_end),
                 progress=lambda done, steps: bar.update(),
+                stop=lambda: self._interrupt,
             )
         # One at a time: a decoder needs far more memory than the transformer.
         frames = (

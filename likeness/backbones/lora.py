@@ -1,0 +1,71 @@
+"""LoRA files on a pipeline of any family, by diffusers' own loaders."""
+
+# diffusers' names come from a lazy module, which pyright cannot see through.
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusers.loaders import CogVideoXLoraLoaderMixin, LTX2LoraLoaderMixin, WanLoraLoaderMixin
+
+from likeness.errors import UserError
+
+# Base class of the transformer -> what knows the family's LoRA formats, those of other trainers among them.
+_READERS = {
+    "WanTransformer3DModel": WanLoraLoaderMixin,
+    "CogVideoXTransformer3DModel": CogVideoXLoraLoaderMixin,
+    "LTX2VideoTransformer3DModel": LTX2LoraLoaderMixin,
+}
+
+
+class LoraMixin(CogVideoXLoraLoaderMixin):
+    """``load_lora_weights`` and kin for a pipeline whose ``transformer`` decides which formats are read.
+
+    The families' mixins in diffusers differ in their readers alone; saving, fusing, ``set_adapters`` and
+    ``unload_lora_weights`` are one for all.
+    """
+
+    transformer: Any
+
+    def load_lora_weights(
+        self,
+        pretrained_model_name_or_path_or_dict: Any,
+        adapter_name: str | None = None,
+        hotswap: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Load a LoRA of the transformer, one trained on the base model too.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: a safetensors file, a folder with one, a name on the Hub or tensors.
+            adapter_name: for ``set_adapters``.
+            hotswap: replace the adapter of this name in place.
+            **kwargs: ``weight_name``, ``revision``, ``low_cpu_mem_usage`` and others of diffusers.
+
+        Raises:
+            UserError: for a file whose tensors are not a LoRA's.
+        """
+        options = {key: kwargs.pop(key) for key in ("low_cpu_mem_usage",) if key in kwargs}
+        reader = next(
+            reader
+            for cls in type(self.transformer).__mro__
+            for name, reader in _READERS.items()
+            if cls.__name__ == name
+        )
+        source = pretrained_model_name_or_path_or_dict
+        source = dict(source) if isinstance(source, dict) else source
+        # Safetensors alone: diffusers would fall back to pickled files.
+        tensors, metadata = reader.lora_state_dict(source, use_safetensors=True, return_lora_metadata=True, **kwargs)
+        foreign = [name for name in tensors if "lora" not in name]
+        if foreign:
+            raise UserError(f"The file is not a LoRA: it has {foreign[0]}. Use load_lora_weights for LoRA files alone.")
+        self.load_lora_into_transformer(
+            tensors,
+            transformer=self.transformer,
+            adapter_name=adapter_name,
+            metadata=metadata,
+            _pipeline=self,
+            hotswap=hotswap,
+            **options,
+        )
