@@ -15,6 +15,7 @@ Training short sequences (some 100 tokens) on a CPU is 1.3 times as fast after
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -142,8 +143,9 @@ class ConcatWanTransformerBlock(WanTransformerBlock):
 
         # 2. Cross-attention to the text
         readers, rest = (hidden_states, None) if reference_reads_text else split_tokens(hidden_states, boundary)
-        normed = self.norm2(readers.float()).type_as(hidden_states)
-        readers = readers + self.attn2(normed, encoder_hidden_states, None, None)
+        if readers.shape[1]:  # a process's share under context parallel may be of references alone
+            normed = self.norm2(readers.float()).type_as(hidden_states)
+            readers = readers + self.attn2(normed, encoder_hidden_states, None, None)
         hidden_states = readers if rest is None else torch.cat([readers, rest], dim=1)
 
         # 3. Feed-forward
@@ -179,8 +181,7 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
     _no_split_modules = ["ConcatWanTransformerBlock"]
     _repeated_blocks = ["ConcatWanTransformerBlock"]
     _keep_in_fp32_modules = [*WanTransformer3DModel._keep_in_fp32_modules, "scale_shift_table_ref"]
-    # A rank's share of the sequence would need its own boundary between the segments; better refused than wrong.
-    _cp_plan = None
+    # The parent's plan serves: rotary tables and tokens are split, what comes out of proj_out is put together again.
 
     @register_to_config
     def __init__(
@@ -314,14 +315,14 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
         projection_reference = self._reference_projection(temb, reference_timestep)
 
         inputs = (text, projection.unflatten(1, (6, -1)), rotary_emb)
-        extra = (num_video_tokens, projection_reference, reference_reads_text)
+        extra = (self._local_boundary(num_video_tokens, tokens.shape[1]), projection_reference, reference_reads_text)
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, tokens, *inputs, *extra)
             else:
                 tokens = block(tokens, *inputs, *extra)
 
-        output = self._unembed(split_tokens(tokens, num_video_tokens)[0], temb, latents.shape)
+        output = self._unembed(tokens, temb, latents.shape)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
     def _reference_projection(self, temb: Tensor, reference_timestep: ReferenceTimestep) -> Tensor | None:
@@ -337,14 +338,29 @@ class ConcatWanTransformer3DModel(WanTransformer3DModel):
         project = embedder.time_proj_ref if separate else embedder.time_proj
         return project(embedder.act_fn(temb)).unflatten(1, (6, -1))
 
+    def _local_boundary(self, num_video_tokens: int, num_tokens: int) -> int:
+        """Where the references begin in this process's share of the sequence: in all of it without context parallel."""
+        config = getattr(self._parallel_config, "context_parallel_config", None)
+        if config is None:
+            return num_video_tokens
+        mesh = config._flattened_mesh
+        # As torch.tensor_split cuts: the first ranks take one token more where the number does not divide.
+        share, longer = divmod(num_tokens, mesh.size())
+        rank = torch.distributed.get_rank(mesh.get_group())
+        start, length = rank * share + min(rank, longer), share + (rank < longer)
+        return min(max(num_video_tokens - start, 0), length)
+
     def _unembed(self, tokens: Tensor, temb: Tensor, shape: torch.Size) -> Tensor:
-        """Output norm, projection and unpatchify: tokens ``[B, N, D]`` -> ``[B, C, T, H, W]``."""
+        """Output norm, projection and unpatchify: tokens ``[B, N, D]``, the video's first -> ``[B, C, T, H, W]``.
+
+        The references pass the projection too, for context parallel puts the sequence together behind it.
+        """
         shift, scale = (self.scale_shift_table.to(temb.device) + temb.unsqueeze(1)).chunk(2, dim=1)
         shift, scale = shift.to(tokens.device), scale.to(tokens.device)
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
-        patches = self.proj_out(tokens)
         patch = self.config.patch_size
         sizes = [size // step for size, step in zip(shape[2:], patch, strict=True)]
+        patches = self.proj_out(tokens)[:, : math.prod(sizes)]
         patches = patches.unflatten(2, (*patch, -1)).unflatten(1, sizes)  # [B, T, H, W, pt, ph, pw, C]
         return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
