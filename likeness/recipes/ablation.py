@@ -60,6 +60,7 @@ class Row:
     trained_as: str | None = None
 
 
+_BEGIN, _END = "<!-- tables: made by likeness.recipes.ablation -->", "<!-- end of tables -->"
 _DRC, _CID = "ST-DRC, Table 1", "Concat-ID, Table 3"
 BASE = Row(_DRC, "text to video alone", "base", replace(_CONCATENATED, name="base", reference_dropout=1.0), None,
            share=3.0, reference=False)  # fmt: skip
@@ -152,6 +153,13 @@ def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], argume
     return "\n".join(lines) + "\n"
 
 
+def between_marks(page: str, text: str) -> str:
+    """A page with what lies between its two marks replaced; the prose around them is written by hand."""
+    head, _, rest = page.partition(_BEGIN)
+    _, _, tail = rest.partition(_END)
+    return f"{head}{_BEGIN}\n{text}{_END}{tail}"
+
+
 def _cell(value: list[float] | None) -> str:
     return "" if value is None else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
@@ -171,7 +179,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--rows", nargs="+", choices=[row.run for row in ROWS], help="some of the rows")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--page", type=Path, help="Markdown file for the tables; a plot beside it")
+    parser.add_argument("--page", type=Path, help="Markdown file whose tables are replaced; its plot goes to images/")
     arguments = parser.parse_args()
     from likeness.recipes.ablation_data import prepare
 
@@ -185,9 +193,10 @@ def main() -> None:
     if arguments.page:
         from likeness.recipes.ablation_figures import plot
 
+        before = arguments.page.read_text(encoding="utf-8") if arguments.page.exists() else f"{_BEGIN}\n{_END}\n"
         with atomic_write(arguments.page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        plot(rows, figures, arguments.page.with_suffix(".png"))
+            temporary.write_text(between_marks(before, text), encoding="utf-8")
+        plot(rows, figures, arguments.page.parent / "images" / f"{arguments.page.stem}.png")
 
 
 if __name__ == "__main__":
