@@ -144,6 +144,22 @@ def random_cogvideox_backbone(random_cogvideox_components):
 
 
 @pytest.fixture(scope="session")
+def random_ltx2_components(tiny_tokenizer) -> dict:
+    """Every part of an LTX-2 pipeline with random weights; a session's tests share them and leave them as they are."""
+    from ltx2_parts import ltx2_parts
+
+    return ltx2_parts(tiny_tokenizer)
+
+
+@pytest.fixture
+def random_ltx2_backbone(random_ltx2_components):
+    """An ``Ltx2Backbone`` of 32 px a latent, 8 frames a latent, a latent a token."""
+    from likeness.backbones.ltx2 import Ltx2Backbone
+
+    return Ltx2Backbone(**random_ltx2_components)
+
+
+@pytest.fixture(scope="session")
 def tiny_folder() -> Path:
     """The tiny trained model that comes with the package."""
     folder = ROOT / "likeness" / "world" / "weights" / "tiny"

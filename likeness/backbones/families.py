@@ -98,11 +98,38 @@ def cogvideox() -> Family:
     )
 
 
+def ltx2() -> Family:
+    """LTX-2.0 and 2.3, the video branch."""
+    from diffusers import AutoencoderKLLTX2Video, FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.ltx2 import LTX2TextConnectors
+    from transformers import Gemma3ForConditionalGeneration
+
+    from likeness.backbones.ltx2 import ConcatLTX2Transformer3DModel, Ltx2Backbone
+
+    def scheduler(config: Mapping[str, Any], shift: float | None) -> Any:
+        fixed = {} if shift is None else {"use_dynamic_shifting": False, "shift": shift}
+        return FlowMatchEulerDiscreteScheduler.from_config({**config, **fixed})
+
+    return Family(
+        name="LTX-2",
+        parts={
+            "transformer": ConcatLTX2Transformer3DModel,
+            "vae": AutoencoderKLLTX2Video,
+            "text_encoder": Gemma3ForConditionalGeneration,
+            "connectors": LTX2TextConnectors,
+        },
+        backbone=Ltx2Backbone,
+        scheduler=scheduler,
+    )
+
+
 # Class of the transformer, as its config.json names it -> family.
 _FAMILIES: dict[str, Callable[[], Family]] = {
     "ConcatWanTransformer3DModel": wan,
     "WanTransformer3DModel": wan,
     "CogVideoXTransformer3DModel": cogvideox,
+    "ConcatLTX2Transformer3DModel": ltx2,
+    "LTX2VideoTransformer3DModel": ltx2,
 }
 
 
