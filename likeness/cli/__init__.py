@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli import convert, generate, models, train, world
+from likeness.cli import convert, generate, models, precompute, train, world
 from likeness.cli._group import Group
 from likeness.threads import wait_passively
 
@@ -36,6 +36,7 @@ def likeness(
 
 
 app.command("generate")(generate.generate)
+app.command("precompute")(precompute.precompute)
 app.command("train")(train.train)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)

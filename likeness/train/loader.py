@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -179,13 +179,7 @@ class PairLoader:
         for number, reason in found.broken:
             self._seen.add(number)
             self.skipped[self._pairs[number].source] = reason
-        counted = max(len(self._seen), min(_FEW, len(self._pairs)))
-        if len(self.skipped) > self._max_skipped * counted:
-            source, reason = next(iter(self.skipped.items()))
-            raise UserError(
-                f"{len(self.skipped)} of {len(self._seen)} training pairs cannot be read, more than data.max_skipped = "
-                f"{self._max_skipped:g} allows. {source}: {reason}"
-            )
+        check_broken(self.skipped, len(self._seen), len(self._pairs), self._max_skipped, "data.max_skipped")
 
     def _collated(self, samples: Sequence[Sample]) -> Batch:
         first = samples[0]
@@ -207,6 +201,25 @@ class PairLoader:
             keypoints=keypoints,
             reference_embeddings=embeddings,
             masks=masks,
+        )
+
+
+def check_broken(broken: Mapping[str, str], seen: int, total: int, share: float, setting: str) -> None:
+    """Stop a run that meets too many broken pairs.
+
+    Args:
+        broken: source -> reason.
+        seen, total: pairs looked at so far, and in all.
+        share: of those seen that may be broken, 0..1; of the first hundred, as many as of a hundred.
+        setting: what the share is called.
+
+    Raises:
+        UserError: naming the first broken pair.
+    """
+    if len(broken) > share * max(seen, min(_FEW, total)):
+        source, reason = next(iter(broken.items()))
+        raise UserError(
+            f"{len(broken)} of {seen} training pairs cannot be read, more than {setting} = {share:g} allows. {source}: {reason}"
         )
 
 

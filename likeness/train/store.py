@@ -18,6 +18,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ from likeness.train.fingerprint import text_fingerprint, video_fingerprint
 
 _FORMAT = 1
 _OPEN_SHARDS = 64
+_HALF_S = 3600
 _TABLES = """
 CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, name TEXT UNIQUE);
 CREATE TABLE IF NOT EXISTS records (key TEXT PRIMARY KEY, shard INTEGER) WITHOUT ROWID;
@@ -103,6 +105,7 @@ class Store:
         self._handles: OrderedDict[str, Any] = OrderedDict()
         self._unindexed: dict[str, str] = {}  # keys of shards that the index lacks, where it cannot be written
         self._hashes: dict[str, FileRow] = {}
+        self._new_files: list[FileRow] = []
         self._index = _open_index(folder / "index.sqlite", writable)
         self._find_shards()
 
@@ -251,7 +254,13 @@ class Store:
             except OSError as error:
                 raise UserError(f"{path} cannot be read: {error.strerror}.") from error
             self._hashes[name] = known
+            self._new_files.append(known)
         return known
+
+    def take_new_files(self) -> list[FileRow]:
+        """The files that were hashed since the last call: what the index does not know yet."""
+        taken, self._new_files = self._new_files, []
+        return taken
 
     def aspect(self, path: Path) -> float | None:
         """A clip's width over height, if it was noted and the clip has not changed since."""
@@ -289,6 +298,7 @@ class Store:
                         )
                         self._index.execute("DELETE FROM shards WHERE name = ?", (name,))
             self.enter(found)
+            _clear_halves(folder)
 
     def _set_faces(self, faces: str) -> None:
         self.info = StoreInfo(**{**self.info.__dict__, "faces": faces})
@@ -351,6 +361,13 @@ def _open_index(path: Path, writable: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", check_same_thread=False)
     connection.executescript(_TABLES)
     return connection
+
+
+def _clear_halves(folder: Path) -> None:
+    """Remove what killed runs left half-written, once it is too old to be another run's work."""
+    for path in folder.glob(".*.tmp.safetensors"):
+        if time.time() - path.stat().st_mtime > _HALF_S:
+            path.unlink(missing_ok=True)
 
 
 def _keys(path: Path) -> list[str]:

@@ -59,7 +59,7 @@ def test_what_is_shown_does_not_depend_on_the_number_of_processes(sizes, batch, 
         batches = sum(sizes) * epochs // (batch * world)
         seen = shown(Order(grouped(sizes), batch * world, seed), batches, batch * world)
         counts.append(Counter(pair for whole in seen for _, pair in whole))
-    assert counts[0] == counts[1] == counts[2] == {pair: epochs for pair in range(sum(sizes))}
+    assert counts[0] == counts[1] == counts[2] == dict.fromkeys(range(sum(sizes)), epochs)
 
 
 @given(size=st.integers(1, 30), one=st.integers(1, 7), other=st.integers(1, 7), seed=st.integers(0, 9))
