@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from data import SIZE, make_pairs, same, tensors_of
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
+from training_pairs import SIZE, make_pairs, same, tensors_of
 
 from likeness.errors import UserError
 from likeness.media import write_picture

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data import SIZE, make_pairs, same
+from training_pairs import SIZE, make_pairs, same
 
 import likeness.train.precompute as precompute_module
 from likeness.errors import UserError

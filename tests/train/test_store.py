@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data import SIZE, make_pairs, same
+from training_pairs import SIZE, make_pairs, same
 
 from likeness.backbones.wan import WanBackbone
 from likeness.errors import CheckpointError, UserError
