@@ -294,26 +294,30 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
                 joined = [torch.zeros_like(noise[:, :, :1])]
 
         self._interrupt = False
-        with cast(Any, self.progress_bar)(total=num_inference_steps) as bar:
-            clean = denoise(
-                backbone,
-                self.method,
-                latents=noise,
-                references=joined,
-                prompt_embeds=repeated(prompt_embeds),
-                negative_embeds=None if negative_prompt_embeds is None else repeated(negative_prompt_embeds),
-                num_inference_steps=num_inference_steps,
-                streams=streams,
-                generator=generator,
-                callback=self._step_callback(callback_on_step_end),
-                progress=lambda done, steps: bar.update(),
-                stop=lambda: self._interrupt,
+        try:
+            with cast(Any, self.progress_bar)(total=num_inference_steps) as bar:
+                clean = denoise(
+                    backbone,
+                    self.method,
+                    latents=noise,
+                    references=joined,
+                    prompt_embeds=repeated(prompt_embeds),
+                    negative_embeds=None if negative_prompt_embeds is None else repeated(negative_prompt_embeds),
+                    num_inference_steps=num_inference_steps,
+                    streams=streams,
+                    generator=generator,
+                    callback=self._step_callback(callback_on_step_end),
+                    progress=lambda done, steps: bar.update(),
+                    stop=lambda: self._interrupt,
+                )
+            # One at a time: a decoder needs far more memory than the transformer.
+            frames = (
+                clean
+                if output_type == "latent"
+                else [to_output(backbone.decode(z), output_type) for z in clean.split(1)]
             )
-        # One at a time: a decoder needs far more memory than the transformer.
-        frames = (
-            clean if output_type == "latent" else [to_output(backbone.decode(z), output_type) for z in clean.split(1)]
-        )
-        self.maybe_free_model_hooks()
+        finally:  # an error too leaves no state in a step cache and no weights on the device
+            self.maybe_free_model_hooks()
         return LikenessPipelineOutput(frames=frames) if return_dict else (frames,)
 
     def _size(self, num_frames: int | None, height: int | None, width: int | None) -> tuple[int, int, int]:
