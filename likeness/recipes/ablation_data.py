@@ -32,7 +32,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     if not done.exists():
         lists = [arguments.pairs / f"{kind}.json" for kind in ("pretraining", "cross", "tradeoff")]
         _run(
-            "likeness", "precompute", *lists, "--model", arguments.base, "--output", arguments.store, "--faces", "default",
+            "likeness", "precompute", *lists, "--model", arguments.base, "--output", arguments.store, "--faces",
             "--processes", arguments.processes,
         )  # fmt: skip
         done.touch()
