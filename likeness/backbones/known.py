@@ -66,6 +66,11 @@ MODELS: dict[str, KnownModel] = {
         licence="Apache-2.0",
         parameters="14 B",
     ),
+    "ltx-2.3": KnownModel(
+        "LTX-2.3 text-to-video, of which the sound is left out: a base to train on",
+        repo="diffusers/LTX-2.3-Diffusers",
+        parameters="13.1 B",
+    ),
 }
 
 # The repository and file names are those that the published inference script fetches.

@@ -214,6 +214,14 @@ def _load_model(cls: type[Any], folder: Path, dtype: torch.dtype) -> Any:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} tensors of its {cls.__name__}, {missing[0]} among them. Fetch it again."
         )
+    # transformers keeps heads of other tasks in a text encoder's file; diffusers' files hold their model alone, but for
+    # what a class says that it leaves out.
+    unknown = [] if issubclass(cls, PreTrainedModel) else sorted(info["unexpected_keys"])
+    if unknown:
+        raise CheckpointError(
+            f"{folder} has {len(unknown)} tensors that {cls.__name__} does not know, {unknown[0]} among them: of another "
+            "model, or of a newer one than is implemented."
+        )
     return model
 
 
