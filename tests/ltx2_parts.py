@@ -62,7 +62,7 @@ def ltx2_parts(tokenizer, **changes) -> dict:
         vae = AutoencoderKLLTX2Video(
             latent_channels=4,
             block_out_channels=(8, 8, 8, 8),
-            decoder_block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 16, 16, 32),
             layers_per_block=(1, 1, 1, 1, 1),
             decoder_layers_per_block=(1, 1, 1, 1, 1),
             decoder_spatio_temporal_scaling=(True,) * 4,

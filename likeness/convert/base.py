@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ _SHOWN = 10  # names in a message
 _SIZES = {
     "Wan": {"num_frames": 81, "height": 480, "width": 832, "fps": 16, "num_inference_steps": 50},
     "CogVideoX": {"num_frames": 49, "height": 480, "width": 720, "fps": 8, "num_inference_steps": 50},
+    "LTX-2": {"num_frames": 121, "height": 512, "width": 768, "fps": 24, "num_inference_steps": 40},
 }
 _WAN_SHIFT = 5.0  # of the sigmas that Concat-ID on Wan was trained with
 _STEM = "diffusion_pytorch_model"
@@ -114,11 +116,13 @@ def _replace(output: Path, work: Path) -> None:
 
 
 def _read_model(folder: Path) -> Checkpoint:
-    check_folder(folder)
+    # Tensors that the class leaves out in loading, such as those of LTX-2's sound, stay out here too.
+    left_out = check_folder(folder).parts["transformer"]._keys_to_ignore_on_load_unexpected or ()
     tensors: dict[str, Tensor] = {}
     for path in sorted((folder / "transformer").glob(f"{_STEM}*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            names = [key for key in file.keys() if not any(re.search(name, key) for name in left_out)]  # noqa: SIM118
+            tensors |= {key: file.get_tensor(key) for key in names}
     return Checkpoint(folder, "diffusers", tensors)
 
 
