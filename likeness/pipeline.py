@@ -24,6 +24,7 @@ from likeness.backbones.base import Backbone
 from likeness.backbones.families import backbone_of
 from likeness.backbones.load import METHOD_FILE, load_backbone, load_method, resolve_model
 from likeness.backbones.lora import LoraMixin
+from likeness.backbones.step_cache import check_step_cache
 from likeness.errors import UserError
 from likeness.method import Method, without_references
 from likeness.pipeline_io import (
@@ -254,7 +255,8 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
 
         Raises:
             UserError: for an empty prompt, a size that the model does not make, canvases of another size, more
-                references than the method takes, steps or videos below 1, or an unknown output type.
+                references than the method takes, steps or videos below 1, an unknown output type, or a step cache that
+                mixes streams.
         """
         size = self._size(num_frames, height, width)
         if num_inference_steps is None:
@@ -262,6 +264,7 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
         backbone = self._backbone(float(self.config.default_fps if fps is None else fps))
         shape = backbone.spec.latent_shape(*size)
         backbone.spec.process.sampler(num_inference_steps)  # refuses a wrong number before anything is computed
+        check_step_cache(self.transformer)
         if output_type not in OUTPUT_TYPES:
             raise UserError(f"Output type {output_type!r} was given; it must be one of {', '.join(OUTPUT_TYPES)}.")
         if num_videos_per_prompt < 1:

@@ -86,7 +86,7 @@ def denoise(
             text = prompt_embeds if stream.text else negative_embeds
             assert text is not None  # checked above
             sequence = full if stream.reference else dropped
-            with _cache_context(backbone, stream):
+            with _cache_context(backbone, stream, step, sampler.sigmas):
                 predictions[stream.text, stream.reference] = backbone.predict(sequence, levels, text)
         prediction = combine(streams, predictions).to(latents.device)
         latents = sampler.step(step, latents, prediction)
@@ -98,9 +98,11 @@ def denoise(
     return latents
 
 
-def _cache_context(backbone: Backbone, stream: Stream) -> AbstractContextManager[None]:
+def _cache_context(backbone: Backbone, stream: Stream, step: int, sigmas: Tensor) -> AbstractContextManager[None]:
     """A state of its own for each stream in diffusers' step caches: streams differ in what they compute and in length."""
     transformer = getattr(backbone, "transformer", None)
     if not hasattr(transformer, "cache_context"):
         return nullcontext()
-    return transformer.cache_context(f"text={stream.text}, reference={stream.reference}")  # type: ignore[union-attr]
+    name = f"text={stream.text}, reference={stream.reference}"
+    place = {"step_index": step, "sigma": sigmas[step].item(), "num_inference_steps": len(sigmas) - 1}
+    return transformer.cache_context(name, **place)  # type: ignore[union-attr]

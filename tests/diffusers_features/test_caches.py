@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
+from diffusers import FasterCacheConfig, FirstBlockCacheConfig, PyramidAttentionBroadcastConfig, SeaCacheConfig
 from diffusers.hooks import MagCacheConfig, TaylorSeerCacheConfig
 from diffusers.hooks._helpers import TransformerBlockRegistry
 
 from likeness.backbones.wan_transformer import ConcatWanTransformerBlock
+from likeness.errors import UserError
 from likeness.method import ST_DRC
 
 STEPS = 4
@@ -145,3 +146,25 @@ def test_taylor_seer_finds_nothing_by_itself(pipeline, video) -> None:
     before = video(pipeline, num_inference_steps=STEPS)
     pipeline.transformer.enable_cache(TaylorSeerCacheConfig(cache_interval=2, disable_cache_before_step=1))
     assert torch.equal(video(pipeline, num_inference_steps=STEPS), before)
+
+
+@pytest.mark.parametrize("config", [PyramidAttentionBroadcastConfig, FasterCacheConfig])
+def test_caches_with_one_state_for_all_streams_are_refused(pipeline, video, config) -> None:
+    pipeline.transformer.enable_cache(
+        config(
+            spatial_attention_block_skip_range=2,
+            spatial_attention_timestep_skip_range=(0, 1000),
+            current_timestep_callback=lambda: 500,
+        )
+    )
+    with pytest.raises(UserError, match=rf"{config.__name__}.*FirstBlockCacheConfig"):
+        video(pipeline)
+
+
+def test_sea_cache_on_wan(make_pipeline, video) -> None:
+    """It learns of the step and its noise level from the loop. CogVideoX it does not know and computes in full."""
+    for family, skips in (("wan", True), ("cogvideox", False)):
+        pipeline = make_pipeline(family)
+        before = video(pipeline, num_inference_steps=STEPS)
+        pipeline.transformer.enable_cache(SeaCacheConfig(threshold=1e9))
+        assert torch.equal(video(pipeline, num_inference_steps=STEPS), before) != skips
