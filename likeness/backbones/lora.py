@@ -11,11 +11,11 @@ from diffusers.loaders import CogVideoXLoraLoaderMixin, LTX2LoraLoaderMixin, Wan
 
 from likeness.errors import UserError
 
-# Base class of the transformer -> what knows the family's LoRA formats, those of other trainers among them.
+# Class of the transformer or a base of it -> what knows the family's LoRA formats, those of other trainers among them.
 _READERS = {
     "WanTransformer3DModel": WanLoraLoaderMixin,
     "CogVideoXTransformer3DModel": CogVideoXLoraLoaderMixin,
-    "LTX2VideoTransformer3DModel": LTX2LoraLoaderMixin,
+    "ConcatLTX2Transformer3DModel": LTX2LoraLoaderMixin,
 }
 
 

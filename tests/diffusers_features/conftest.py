@@ -27,6 +27,7 @@ class Case:
 FAMILIES = {
     "wan": Case("random_wan_components", CONCAT_ID_WAN, 5, "blocks"),
     "cogvideox": Case("random_cogvideox_components", CONCAT_ID, 9, "transformer_blocks"),
+    "ltx2": Case("random_ltx2_components", CONCAT_ID, 9, "transformer_blocks"),
 }
 
 
