@@ -27,7 +27,7 @@ class Data:
         store: folder of ``likeness precompute``; what it lacks is encoded as it is needed. None encodes everything.
         height, width, num_frames, fps: px, px, frames, frames a second; None for those the weights were made for.
         buckets: ``(height, width)`` of the aspect buckets; each clip goes to the nearest. None besides height and width.
-        workers: processes that decode clips ahead of the loop.
+        workers: threads that read and decode clips ahead of the loop.
         max_skipped: share of broken clips, 0..1, beyond which the run stops.
     """
 
