@@ -139,11 +139,11 @@ def native_afterwards():
     _AttentionBackendRegistry.set_active_backend(AttentionBackendName.NATIVE)
 
 
-def test_attention_backends(make_pipeline, video, native_afterwards) -> None:
-    pipeline = make_pipeline("wan")
+@pytest.mark.parametrize("family", ["wan", "ltx2"])
+def test_attention_backends(pipeline, video, blocks, native_afterwards) -> None:
     before = video(pipeline)
     pipeline.transformer.set_attention_backend("_native_math")
-    backends = {block.attn1.processor._attention_backend for block in pipeline.transformer.blocks}
+    backends = {block.attn1.processor._attention_backend for block in blocks(pipeline)}
     assert backends == {AttentionBackendName._NATIVE_MATH}
     near(video(pipeline), before, 1e-5)
     with pytest.raises(ValueError, match=r"must be one of the following: .*native"):
@@ -167,11 +167,11 @@ def test_xformers_is_missed_by_name(pipeline) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_blocks(make_pipeline, video) -> None:
-    pipeline = make_pipeline("wan")
+@pytest.mark.parametrize("family", ["wan", "ltx2"])
+def test_compiled_blocks(pipeline, video, blocks) -> None:
     before = video(pipeline)
     pipeline.transformer.compile_repeated_blocks()
-    assert all(block._compiled_call_impl is not None for block in pipeline.transformer.blocks)
+    assert all(block._compiled_call_impl is not None for block in blocks(pipeline))
     near(video(pipeline), before, 1e-4)
 
 
