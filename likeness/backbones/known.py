@@ -18,6 +18,7 @@ class KnownModel:
         folder: in this package; None for a model on the Hub.
         licence: of the weights, as an SPDX identifier or in words.
         parameters: of the transformer, e.g. "1.3 B"; empty where it is not worth saying.
+        methods: names of those that it was trained with, or as a base can be trained with.
     """
 
     description: str
@@ -25,6 +26,7 @@ class KnownModel:
     folder: Path | None = None
     licence: str = "see its page"
     parameters: str = ""
+    methods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,28 +50,41 @@ class KnownWeights:
     licence: str = "see its page"
 
 
+_WAN_METHODS = ("concat-id", "concat-id-wan", "concat-id-wan-adaln", "st-drc")
+
 MODELS: dict[str, KnownModel] = {
     "tiny": KnownModel(
         "drawn people, 64x64, on a CPU in seconds; comes with the package",
         folder=_WORLD_WEIGHTS / "tiny",
         licence="Apache-2.0",
+        methods=("concat-id",),
     ),
     "wan2.1-1.3b": KnownModel(
         "Wan 2.1 text-to-video: a base to train on",
         repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
         licence="Apache-2.0",
         parameters="1.3 B",
+        methods=_WAN_METHODS,
     ),
     "wan2.1-14b": KnownModel(
         "Wan 2.1 text-to-video: a base to train on",
         repo="Wan-AI/Wan2.1-T2V-14B-Diffusers",
         licence="Apache-2.0",
         parameters="14 B",
+        methods=_WAN_METHODS,
+    ),
+    "cogvideox-5b": KnownModel(
+        "CogVideoX 1.0 text-to-video: a base to train on, and for Concat-ID's SAT folders",
+        repo="THUDM/CogVideoX-5b",
+        parameters="5 B",
+        methods=("concat-id", "st-drc"),
     ),
     "ltx-2.3": KnownModel(
         "LTX-2.3 text-to-video, of which the sound is left out: a base to train on",
         repo="diffusers/LTX-2.3-Diffusers",
+        licence="LTX-2 Community License",
         parameters="13.1 B",
+        methods=("concat-id", "concat-id-wan", "st-drc"),
     ),
 }
 

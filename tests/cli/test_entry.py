@@ -46,5 +46,6 @@ def test_models_are_listed_with_their_licence(monkeypatch):
     assert result.exit_code == 0
     rows = {line.split()[0]: line for line in result.stdout.splitlines()[1:] if line.strip()}
     assert set(rows) == set(MODELS)
-    assert all("Apache-2.0" in row for row in rows.values())
+    assert all(model.licence in rows[name] for name, model in MODELS.items())
+    assert "Apache-2.0" in rows["wan2.1-1.3b"] and "LTX-2 Community License" in rows["ltx-2.3"]
     assert all(model.repo is None or model.repo in rows[name] for name, model in MODELS.items())
