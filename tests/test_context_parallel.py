@@ -115,8 +115,10 @@ def test_boundaries_are_where_the_sequence_is_cut(monkeypatch, num_video_tokens,
         assert transformer._local_boundary(num_video_tokens, 13) == (share < num_video_tokens).sum().item()
 
 
-def test_cogvideox_has_no_plan(random_cogvideox_components) -> None:
-    """diffusers has none for it, and its attention does not ask for a parallel configuration."""
-    transformer = random_cogvideox_components["transformer"]
+@pytest.mark.parametrize("family", ["cogvideox", "ltx2"])
+def test_the_others_have_no_plan(request, family) -> None:
+    """Without one diffusers refuses to cut the sequence."""
+    transformer = request.getfixturevalue(f"random_{family}_components")["transformer"]
     assert transformer._cp_plan is None
-    assert not any(hasattr(block.attn1.processor, "_parallel_config") for block in transformer.transformer_blocks)
+    if family == "cogvideox":  # nor would its attention ask
+        assert not any(hasattr(block.attn1.processor, "_parallel_config") for block in transformer.transformer_blocks)
