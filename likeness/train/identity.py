@@ -1,0 +1,201 @@
+"""ST-DRC's face-guided losses (section 3.3, Eq. 6-12) on a decoded window of the clean estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from likeness.backbones.base import Backbone
+from likeness.errors import UserError
+from likeness.faces.align import ARCFACE_SIZE_PX
+from likeness.faces.pack import FacePack
+from likeness.faces.torch_recogniser import TorchRecogniser, align_faces
+from likeness.method import IdentityLoss
+from likeness.train.losses import identity_loss, temporal_identity_loss
+from likeness.train.objective import Batch
+
+_MIN_SPREAD_PX = 1.0  # root mean square distance of keypoints from their middle: a smaller face cannot be aligned
+
+
+class IdentityObjective:
+    """The identity losses of a batch, without a detector: where faces are is known from the real clip.
+
+    Decoding is what costs, so one short window of each video is decoded. It is drawn among those that show a face; the
+    frames of the whole video take turns over the steps. The gradient reaches the latents of the window; earlier ones
+    serve the decoder as context without gradient.
+
+    Args:
+        recogniser: frozen.
+        weights: of the losses.
+        window: latents to decode.
+        max_frames: frames of a window whose faces are embedded, evenly spaced; None for all.
+    """
+
+    def __init__(
+        self, recogniser: TorchRecogniser, weights: IdentityLoss, *, window: int = 1, max_frames: int | None = None
+    ) -> None:
+        if window < 1 or (max_frames is not None and max_frames < 1):
+            raise UserError(f"A window of {window} latents and max_frames {max_frames} were given; both are 1 or more.")
+        self.recogniser, self.weights, self.window, self.max_frames = recogniser, weights, window, max_frames
+
+    @classmethod
+    def from_pack(
+        cls,
+        folder: str | Path,
+        weights: IdentityLoss,
+        *,
+        device: torch.device | str = "cpu",
+        window: int = 1,
+        max_frames: int | None = None,
+    ) -> IdentityObjective:
+        """With the recogniser of a folder of face models.
+
+        Raises:
+            CheckpointError: for a folder that cannot be read, or a recogniser of unknown operations.
+            UserError: for a folder without a recogniser, or one that takes crops of another size.
+        """
+        recogniser = FacePack.load(folder).recognizer
+        if recogniser is None:
+            raise UserError(
+                f"The face models in {folder} have no recogniser, which identity losses need. Name a folder with one "
+                "(ArcFace, ONNX), or train with method.identity_loss = null."
+            )
+        if tuple(recogniser.input_size) != (ARCFACE_SIZE_PX, ARCFACE_SIZE_PX):
+            raise UserError(
+                f"The recogniser {recogniser.model_file} takes crops of {tuple(recogniser.input_size)} px; identity losses "
+                f"align to {ARCFACE_SIZE_PX} x {ARCFACE_SIZE_PX}. Use an ArcFace network of that size."
+            )
+        module = TorchRecogniser.from_onnx(recogniser.model_file).to(device)
+        return cls(module, weights, window=window, max_frames=max_frames)
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        z_t: Tensor,
+        prediction: Tensor,
+        sigma: Tensor,
+        batch: Batch,
+        generators: Sequence[torch.Generator],
+        *,
+        conditioned: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """``w_aux (lambda_id L_id + lambda_tic L_tic)`` (Eq. 11), averaged over the batch.
+
+        Several identities of a video count alike: the losses are averaged over those with a face in the window.
+        A video without one counts 0.
+
+        Args:
+            backbone: whose ``decode_window`` takes gradients.
+            z_t: noisy latents ``[B, C, T, H, W]``.
+            prediction: of the model for them.
+            sigma: noise levels ``[B]``.
+            batch: with keypoints and the references' embeddings.
+            generators: one a sample, on the CPU.
+            conditioned: ``bool [B]``, whether the model saw a sample's references; None for all.
+
+        Returns:
+            The loss, and figures without gradient: ``identity`` (Eq. 9) and ``temporal_identity`` (Eq. 10), averaged over
+            the videos with a face, and ``identity_videos``, the share of those.
+
+        Raises:
+            UserError: where nobody looked for faces.
+        """
+        keypoints, references = batch.keypoints, batch.reference_embeddings
+        if keypoints is None or references is None:
+            raise UserError(
+                "The identity losses need to know where faces are, and the training data does not say. Run `likeness "
+                "precompute --faces` and train with its --store, or set method.identity_loss to null."
+            )
+        process = backbone.spec.process.for_video(backbone.spec.num_video_tokens(z_t))
+        clean = process.clean_estimate(z_t, prediction, sigma)  # Eq. 6
+        importance = process.snr_weight(sigma, self.weights.gamma)  # Eq. 12, [B]
+        stride = backbone.spec.spatial_stride
+        seen = (
+            _valid(keypoints, z_t.shape[3] * stride, z_t.shape[4] * stride) & references.isfinite().all(-1)[:, :, None]
+        )
+        if conditioned is not None:
+            # The paper is silent. A model that was not shown the reference cannot know the person, and pulling its
+            # unconditional prediction to each sample's reference teaches it an average face, which guidance subtracts.
+            seen = seen & conditioned.to(seen.device).view(-1, 1, 1)
+
+        starts = self._starts(seen, z_t.shape[2], backbone.spec.temporal_stride, generators)
+        loss, figures = clean.new_zeros(()), clean.new_zeros(3)
+        for start in sorted(set(starts) - {None}):
+            rows = torch.tensor([index for index, own in enumerate(starts) if own == start], device=z_t.device)
+            begin, end = _frames(start, self.window, backbone.spec.temporal_stride)
+            pixels = backbone.decode_window(clean[rows], start, self.window)  # Eq. 7
+            chosen = self._thinned(seen[rows, :, begin:end])
+            id_loss, tic_loss = self._losses(pixels, keypoints[rows, :, begin:end], references[rows], chosen)
+            terms = self.weights.weight * id_loss + self.weights.temporal_weight * tic_loss
+            loss = loss + (importance[rows].to(terms) * terms).sum()
+            figures = (
+                figures + torch.stack([id_loss.sum(), tic_loss.sum(), terms.new_tensor(float(len(rows)))]).detach()
+            )
+        id_sum, tic_sum, count = figures.tolist()
+        return loss / len(z_t), {
+            "identity": id_sum / max(count, 1.0),
+            "temporal_identity": tic_sum / max(count, 1.0),
+            "identity_videos": count / len(z_t),
+        }
+
+    def _starts(
+        self, seen: Tensor, num_latents: int, stride: int, generators: Sequence[torch.Generator]
+    ) -> list[int | None]:
+        """First latent of each sample's window, drawn among those that show a face; None where none does."""
+        if self.window > num_latents:
+            raise UserError(
+                f"A window of {self.window} latents was given for the identity losses; the video has {num_latents}."
+            )
+        windows = range(num_latents - self.window + 1)
+        frames = [_frames(start, self.window, stride) for start in windows]
+        shows = torch.stack([seen[:, :, begin:end].flatten(1).any(1) for begin, end in frames], 1).cpu()  # [B, windows]
+        starts: list[int | None] = []
+        for row, generator in zip(shows, generators, strict=True):
+            good = row.nonzero().flatten()
+            draw = torch.rand((), generator=generator).item()  # drawn in any case
+            starts.append(int(good[int(draw * len(good))]) if len(good) else None)
+        return starts
+
+    def _thinned(self, seen: Tensor) -> Tensor:
+        """At most ``max_frames`` of each face's frames ``bool [B, M, F]``, evenly spaced among those that show it."""
+        if self.max_frames is None:
+            return seen
+        rank, count = seen.long().cumsum(2) - 1, seen.sum(2, keepdim=True)
+        kept = torch.minimum(count, torch.tensor(self.max_frames, device=seen.device)).clamp_min(1)
+        # Frame r of n is kept where r * kept / n passes a whole number.
+        before = torch.div((rank - 1) * kept, count.clamp_min(1), rounding_mode="floor")
+        return seen & (torch.div(rank * kept, count.clamp_min(1), rounding_mode="floor") > before)
+
+    def _losses(self, pixels: Tensor, keypoints: Tensor, references: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 8-10 for videos ``[B, 3, F, H, W]`` with keypoints ``[B, M, F, 5, 2]``: two tensors ``[B]``."""
+        batch, people, frames = seen.shape
+        row, _, frame = seen.nonzero(as_tuple=True)
+        crops = align_faces(pixels.transpose(1, 2)[row, frame], keypoints[seen])
+        found = self.recogniser(crops)  # [faces, E]
+        embeddings = found.new_zeros(batch, people, frames, found.shape[1]).index_put((seen,), found).flatten(0, 1)
+        # A reference without a face is NaN; its losses are masked, and NaN times 0 would not be.
+        known = references.nan_to_num().to(found).flatten(0, 1)
+        there = seen.any(2)  # [B, M]
+        num_people = there.sum(1).clamp_min(1)
+
+        def averaged(losses: Tensor) -> Tensor:
+            return (losses.view(batch, people) * there).sum(1) / num_people
+
+        flat = seen.flatten(0, 1)
+        return averaged(identity_loss(embeddings, known, flat)), averaged(temporal_identity_loss(embeddings, flat))
+
+
+def _frames(start: int, length: int, stride: int) -> tuple[int, int]:
+    """The frames of latents ``start .. start + length``: the first covers one frame, each other ``stride``."""
+    return max(0, stride * (start - 1) + 1), stride * (start + length - 1) + 1
+
+
+def _valid(keypoints: Tensor, height: int, width: int) -> Tensor:
+    """Which faces can be aligned, ``[..., 5, 2]`` -> ``bool [...]``: known, in the picture, and not a point."""
+    middle = keypoints.mean(-2)
+    inside = ((middle >= 0) & (middle < torch.tensor([width, height], device=middle.device))).all(-1)
+    spread = (keypoints - middle.unsqueeze(-2)).square().sum(-1).mean(-1).sqrt()
+    return inside & (spread > _MIN_SPREAD_PX)  # comparisons with NaN are false
