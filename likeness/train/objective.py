@@ -68,7 +68,7 @@ class Auxiliary(Protocol):
         prediction: Tensor,
         sigma: Tensor,
         batch: Batch,
-        generator: torch.Generator,
+        generators: Sequence[torch.Generator],
         *,
         conditioned: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float]]: ...
@@ -160,7 +160,7 @@ class Objective(nn.Module):
         loss = flow
         if self.auxiliary is not None and with_auxiliary and references:
             extra, figures = self.auxiliary(
-                self.backbone, z_t, prediction, sigma, batch, generators[0], conditioned=~reference_dropped
+                self.backbone, z_t, prediction, sigma, batch, generators, conditioned=~reference_dropped
             )
             loss = loss + extra
             losses |= {name: torch.tensor(value, device=z0.device) for name, value in figures.items()}
