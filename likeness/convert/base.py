@@ -31,6 +31,8 @@ _SIZES = {
     "LTX-2": {"num_frames": 121, "height": 512, "width": 768, "fps": 24, "num_inference_steps": 40},
 }
 _WAN_SHIFT = 5.0  # of the sigmas that Concat-ID on Wan was trained with
+# The noise of CogVideoX-5B, which Concat-ID's folders are trained with and do not name.
+_SAT_SCHEDULE = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
 _STEM = "diffusion_pytorch_model"
 
 Progress = Callable[[int, int], None]
@@ -82,6 +84,8 @@ def convert(
                 f"{checkpoint.path} is a {needed} transformer, but the base {folder} is {family.name}."
             )
     chosen = _method(checkpoint, method)
+    if checkpoint.layout == "sat":
+        _check_schedule(folder)
     model = _empty_transformer(folder, family.parts["transformer"], checkpoint, chosen)
     plan = _plan(checkpoint, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
@@ -152,6 +156,23 @@ def _method(checkpoint: Checkpoint, name: str | None) -> Method:
         )
     # What was published for CogVideoX was trained, as CogVideoX itself, with zeros for dropped text.
     return replace(method, dropped_text="zeros") if checkpoint.layout == "sat" else method
+
+
+def _check_schedule(base: Path) -> None:
+    """Concat-ID was trained on CogVideoX-5B's noise; a checkpoint of that has none of its own to say so.
+
+    Raises:
+        CheckpointError: for a base with another schedule, such as CogVideoX-2B's.
+    """
+    path = base / "scheduler" / "scheduler_config.json"
+    scheduler = json.loads(path.read_text(encoding="utf-8"))
+    for name, wanted in _SAT_SCHEDULE.items():
+        found = scheduler.get(name)
+        if found != wanted:
+            raise CheckpointError(
+                f"{path} has {name} = {found!r}, but Concat-ID on CogVideoX was trained with {wanted!r}; take "
+                "CogVideoX-5b (1.0) as the base."
+            )
 
 
 def _empty_transformer(folder: Path, cls: type[Any], checkpoint: Checkpoint, method: Method) -> Any:

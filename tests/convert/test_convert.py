@@ -1,5 +1,6 @@
 """Synthetic checkpoints under their authors' names, made into folders that open."""
 
+import json
 import os
 import re
 import shutil
@@ -135,6 +136,12 @@ def test_cogvideox_folder(tiny_tokenizer, tmp_path) -> None:
     others = {"first_stage_model.encoder.weight": torch.ones(2), "conditioner.weight": torch.ones(2)}
     torch.save({"module": sat_names(state, 2) | others}, tmp_path / "sat/1000/mp_rank_00_model_states.pt")
     folder = convert(tmp_path / "sat", tmp_path / "out", base=tmp_path / "base")
+    schedule = tmp_path / "base/scheduler/scheduler_config.json"
+    values = json.loads(schedule.read_text())
+    schedule.write_text(json.dumps(values | {"snr_shift_scale": 3.0}))  # as CogVideoX-2B has it
+    with pytest.raises(CheckpointError, match=r"snr_shift_scale = 3\.0, .* CogVideoX-5b"):
+        convert(tmp_path / "sat", tmp_path / "no", base=tmp_path / "base")
+    assert not (tmp_path / "no").exists()
     assert_same(folder, state)
     assert load_method(folder) == replace(CONCAT_ID, dropped_text="zeros")
     assert load_backbone(folder).transformer.config.norm_eps == 1e-6
