@@ -75,7 +75,12 @@ def precompute(
             skipped = f"  {report.skipped} skipped" if report.skipped else ""
             bar.update(report.done, report.total, text=f"encoding{skipped}")
 
-        report = fill(read_pairs(pairs), settings, show)
+        try:
+            report = fill(read_pairs(pairs), settings, show)
+        except KeyboardInterrupt:
+            with bar.aside():
+                print_line("stopped", "what was encoded is kept; the same command goes on from there")
+            raise typer.Exit(130) from None
     if report.skipped:
         print_line("skipped", f"{report.skipped} of {report.total} pairs; {output / 'skipped.jsonl'} names them")
     typer.echo(output)

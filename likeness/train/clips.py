@@ -8,7 +8,7 @@ must have arrived, and none may be marked corrupt.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,13 @@ def read_clip(path: Path, rule: FrameRule, height: int, width: int) -> Clip:
     Raises:
         UserError: for a file that is missing, no video, damaged or shorter than the rule needs.
     """
+    from av.error import FFmpegError
+
     with _opened(path) as container:
-        return _decode(path, container, rule, (height, width))
+        try:
+            return _shown(path, container.streams.video[0], _due(path, container, rule), (height, width))
+        except FFmpegError as error:
+            raise _damaged(path, str(error.strerror)) from error
 
 
 def aspect_of(path: Path) -> float:
@@ -153,58 +158,56 @@ def _opened(path: Path) -> Any:
     return container
 
 
-def _decode(path: Path, container: Any, rule: FrameRule, size: tuple[int, int]) -> Clip:
+def _due(path: Path, container: Any, rule: FrameRule) -> Iterator[tuple[int, Any]]:
+    """Number and frame, for each frame of the rule; one that stands long comes several times.
+
+    Raises:
+        UserError: once the frames that were read turn out to be damaged or too few.
+    """
     stream = container.streams.video[0]
     rate = float(stream.average_rate or stream.guessed_rate or rule.fps)
     late_s = max(_LATE / rule.fps, float(stream.time_base))
-    chosen: list[tuple[int, Any]] = []  # number and frame
+    taken = 0
     times: list[float] = []  # when each frame of the file is shown
-    expected: set[int] = set()
+    expected: set[int] = set()  # timestamps that the file promises
     arrived: set[int] = set()
     current: Any = None
-    for frame in _frames(path, container, stream, expected):
+    for frame in _frames(path, container, expected):
         if frame.is_corrupt:
             raise _damaged(path, f"frame {len(times)} is corrupt")
         if frame.pts is not None:
             arrived.add(frame.pts)
         time_s = float(frame.time) if frame.time is not None else len(times) / rate
         # What is due before this frame is shown is the frame before it, which is on the screen until then.
-        while current is not None and len(chosen) < rule.num_frames:
-            if times[0] + len(chosen) / rule.fps >= time_s - late_s:
-                break
-            chosen.append((len(times) - 1, current))
+        while current is not None and taken < rule.num_frames and times[0] + taken / rule.fps < time_s - late_s:
+            yield len(times) - 1, current
+            taken += 1
         times.append(time_s)
         current = frame
-        if len(chosen) == rule.num_frames:
+        if taken == rule.num_frames:
             break
     if current is None:
         raise _damaged(path, "no frame can be decoded")
     ends = times[-1] + _duration_s(current, times, rate)
     until = max(times[-1] + late_s, ends - late_s)
-    while len(chosen) < rule.num_frames and times[0] + len(chosen) / rule.fps < until:
-        chosen.append((len(times) - 1, current))
-    _check_arrived(path, expected, arrived, whole=len(chosen) < rule.num_frames)
-    if len(chosen) < rule.num_frames:
+    while taken < rule.num_frames and times[0] + taken / rule.fps < until:
+        yield len(times) - 1, current
+        taken += 1
+    _check_arrived(path, expected, arrived, whole=taken < rule.num_frames)
+    if taken < rule.num_frames:
         raise UserError(
-            f"The clip {path} lasts {ends - times[0]:.2f} s ({len(times)} frames); {rule} need more than "
-            f"{rule.last_s:.2f} s."
+            f"The clip {path} lasts {ends - times[0]:.2f} s ({len(times)} frames); {rule} need more than {rule.last_s:.2f} s."
         )
-    return _shown(path, stream, chosen, size)
 
 
-def _frames(path: Path, container: Any, stream: Any, expected: set[int]) -> Any:
-    """The frames of a stream; ``expected`` collects the timestamps that the file promises."""
-    from av.error import FFmpegError
-
-    try:
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise _damaged(path, "a packet is corrupt")
-            if packet.pts is not None and packet.size and not packet.is_discard:
-                expected.add(packet.pts)
-            yield from packet.decode()
-    except FFmpegError as error:
-        raise _damaged(path, str(error.strerror)) from error
+def _frames(path: Path, container: Any, expected: set[int]) -> Iterator[Any]:
+    """The frames of a clip; ``expected`` collects the timestamps of what was read for them."""
+    for packet in container.demux(container.streams.video[0]):
+        if packet.is_corrupt:
+            raise _damaged(path, "a packet is corrupt")
+        if packet.pts is not None and packet.size and not packet.is_discard:
+            expected.add(packet.pts)
+        yield from packet.decode()
 
 
 def _check_arrived(path: Path, expected: set[int], arrived: set[int], *, whole: bool) -> None:
@@ -223,23 +226,28 @@ def _duration_s(frame: Any, times: Sequence[float], rate: float) -> float:
     return times[-1] - times[-2] if len(times) > 1 else 1 / rate
 
 
-def _shown(path: Path, stream: Any, chosen: Sequence[tuple[int, Any]], size: tuple[int, int]) -> Clip:
+def _shown(path: Path, stream: Any, due: Iterable[tuple[int, Any]], size: tuple[int, int]) -> Clip:
+    """Turn, crop and resize frames as they come, so that only small ones are kept."""
     from av.video.reformatter import Interpolation
 
     exact = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT  # as media.read_video
-    first = chosen[0][1]
-    upright = _upright(first)
-    crop = Crop.centred(upright, size, _pixel_aspect(stream, first))
-    frames = np.empty((len(chosen), *size, 3), np.uint8)
-    for index, (number, frame) in enumerate(chosen):
-        if index and number == chosen[index - 1][0]:
-            frames[index] = frames[index - 1]
-            continue
+    indices: list[int] = []
+    pictures: list[np.ndarray] = []
+    upright, crop = (0, 0), None
+    for number, frame in due:
+        if crop is None:
+            upright = _upright(frame)
+            crop = Crop.centred(upright, size, _pixel_aspect(stream, frame))
         if _upright(frame) != upright:
             raise UserError(f"The size of the pictures changes within the clip {path}.")
-        picture = np.rot90(frame.to_ndarray(format="rgb24", interpolation=exact), k=round(frame.rotation / 90))
-        frames[index] = crop.picture(np.ascontiguousarray(picture))
-    return Clip(frames, tuple(number for number, _ in chosen), crop)
+        if indices and number == indices[-1]:
+            pictures.append(pictures[-1])
+        else:
+            picture = np.rot90(frame.to_ndarray(format="rgb24", interpolation=exact), k=round(frame.rotation / 90))
+            pictures.append(crop.picture(np.ascontiguousarray(picture)))
+        indices.append(number)
+    assert crop is not None, "a clip without frames has been refused"
+    return Clip(np.stack(pictures), tuple(indices), crop)
 
 
 def _upright(frame: Any) -> tuple[int, int]:

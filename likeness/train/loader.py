@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from likeness.train.order import Order
 from likeness.train.pairs import Pair
 from likeness.train.samples import Loaded, Sample, Samples
 from likeness.train.store import Store
+
+logger = logging.getLogger(__name__)
 
 _FEW = 100  # pairs that are looked at before a share of broken ones means anything
 _MOST_TRIED = 1000  # broken pairs in a row, after which there is no good one to be hoped for
@@ -178,7 +181,10 @@ class PairLoader:
         self._seen.add(found.pair)
         for number, reason in found.broken:
             self._seen.add(number)
-            self.skipped[self._pairs[number].source] = reason
+            source = self._pairs[number].source
+            if source not in self.skipped:
+                self.skipped[source] = reason
+                logger.warning("Skipped %s: %s (%d so far)", source, reason, len(self.skipped))
         check_broken(self.skipped, len(self._seen), len(self._pairs), self._max_skipped, "data.max_skipped")
 
     def _collated(self, samples: Sequence[Sample]) -> Batch:

@@ -10,6 +10,7 @@ import inspect
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -275,6 +276,9 @@ _encoder: _Encoder  # of a process of the pool
 
 def _begin(settings: Settings) -> None:
     global _encoder
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # a terminal sends Ctrl-C to all; the parent lets shards in hand be finished
     torch.set_num_threads(1)
     disable_progress_bar()
     parent: Any = multiprocessing.parent_process()

@@ -90,3 +90,21 @@ def test_a_list_with_a_mistake(precompute, pairs, tmp_path):
     pairs.write_text(json.dumps([{"video_path": "0.mp4", "image_path": "0_0.png"}]))
     result = precompute(pairs, "--output", tmp_path / "store")
     assert result.exit_code == 2 and "metadata.json, entry 1: caption is missing" in result.stderr
+
+
+def test_ctrl_c_keeps_what_is_done(precompute, pairs, tmp_path, monkeypatch):
+    import likeness.train.precompute as module
+
+    true = module._Encoder.shard
+
+    def interrupted(self, job, advance):
+        if any((tmp_path / "store" / "shards").glob("*")):
+            raise KeyboardInterrupt
+        return true(self, job, advance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Encoder, "shard", interrupted)
+        result = precompute(pairs, "--output", tmp_path / "store")
+    assert result.exit_code == 130 and result.stderr.startswith("stopped: what was encoded is kept")
+    assert precompute(pairs, "--output", tmp_path / "store").exit_code == 0
+    assert len(list((tmp_path / "store" / "shards").iterdir())) == 2

@@ -152,7 +152,7 @@ def break_clip(pair):
     pair.video.write_bytes(b"no clip")
 
 
-def test_a_broken_pair_is_replaced_and_named(random_wan_backbone, tmp_path):
+def test_a_broken_pair_is_replaced_and_named(random_wan_backbone, tmp_path, caplog):
     pairs = make_pairs(tmp_path, 6)
     whole = loader(pairs, random_wan_backbone, batch_size=6, max_skipped=0.5).batch(0)
     break_clip(pairs[2])
@@ -161,6 +161,11 @@ def test_a_broken_pair_is_replaced_and_named(random_wan_backbone, tmp_path):
     batch = made.batch(0)
     assert set(made.skipped) == {"pairs, entry 3", "pairs, entry 5"}
     assert "cannot be opened" in made.skipped["pairs, entry 3"] and "4_0.png" in made.skipped["pairs, entry 5"]
+    made.batch(1)
+    assert sorted(line.split(":")[0] for line in caplog.messages) == [
+        "Skipped pairs, entry 3",
+        "Skipped pairs, entry 5",
+    ]
     order = [next(i for i in range(6) if torch.equal(row, whole.latents[i])) for row in batch.latents]
     # Rows of good pairs stay; a broken one shows the next good one after it.
     broken = [i for i, row in enumerate(order) if row != i]
