@@ -83,6 +83,12 @@ def precompute(
             raise typer.Exit(130) from None
     if report.skipped:
         print_line("skipped", f"{report.skipped} of {report.total} pairs; {output / 'skipped.jsonl'} names them")
+    if report.faceless:
+        print_line(
+            "note",
+            f"{report.faceless} of {report.encoded} pairs have a reference whose face was not found in it or in the clip; "
+            "identity losses leave it out",
+        )
     typer.echo(output)
 
 

@@ -62,7 +62,7 @@ class PairLoader:
         encoded_s: seconds spent in the VAE and the text encoder, for what the store lacks.
 
     Raises:
-        UserError: for sizes that the backbone or the store does not make.
+        UserError: for sizes that the backbone or the store does not make, or a store whose faces other models found.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class PairLoader:
         self._pairs, self._rank, self._batch_size = pairs, rank, batch_size
         self._whole_batch, self._workers, self._max_skipped = batch_size * world_size, workers, max_skipped
         self._samples = Samples(backbone, rule, store=store, faces=faces)
+        self._samples.check_faces()
         self._sizes = bucket_sizes(pairs, sizes, store)
         groups: dict[tuple[int, int, int], list[int]] = {}
         for index, (pair, size) in enumerate(zip(pairs, self._sizes, strict=True)):

@@ -32,13 +32,13 @@ class Order:
     Args:
         groups: pairs by what they share.
         batch_size: pairs a batch, over all processes.
-        seed: 0 or more.
+        seed: any number.
     """
 
     def __init__(self, groups: Mapping[Any, Sequence[int]], batch_size: int, seed: int) -> None:
         self._groups = [np.asarray(groups[key]) for key in sorted(groups, key=repr)]
         self._sizes = np.array([len(group) for group in self._groups])
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size, self._seed = batch_size, seed % 2**63
         self._copy = lru_cache(maxsize=2 * len(self._groups))(self._shuffled)
         self._places = lru_cache(maxsize=2)(self._batches_of)
 

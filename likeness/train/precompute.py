@@ -69,12 +69,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Report:
-    """How far a run has come; ``skipped`` of the ``done`` pairs are broken, ``encoded`` were not in the store before."""
+    """How far a run has come.
+
+    Attributes:
+        done, total: pairs.
+        encoded: pairs that were not in the store before.
+        skipped: broken pairs.
+        faceless: of those encoded, pairs with a reference whose face was not found in it or nowhere in the clip.
+    """
 
     done: int
     total: int
     encoded: int
     skipped: int
+    faceless: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class _Shard:
     keys: tuple[str, ...]
     files: tuple[FileRow, ...]
     encoded: int
+    faceless: int
     broken: tuple[tuple[int, str], ...]
 
 
@@ -106,17 +115,18 @@ class _Encoder:
         assert samples.made is not None
         samples.made.clear()
         broken: list[tuple[int, str]] = []
-        encoded = 0
+        encoded = faceless = 0
         for number, loaded in self._loaded(job):
             if isinstance(loaded, str):
                 broken.append((number, loaded))
             elif loaded is not None:
                 samples.encode(loaded)
                 encoded += 1
+                faceless += _is_faceless(loaded)
             advance()
         files = [self._with_aspect(row, job) for row in self.store.take_new_files()]
         name = Store.write_shard(self.store.folder, samples.made)
-        return _Shard(name, tuple(samples.made), tuple(files), encoded, tuple(broken))
+        return _Shard(name, tuple(samples.made), tuple(files), encoded, faceless, tuple(broken))
 
     def _loaded(self, job: _Job) -> Iterator[tuple[int, Loaded | str | None]]:
         """Number of each pair, with what is to be encoded, None where nothing is, or why it cannot be."""
@@ -213,28 +223,37 @@ def precompute(
         faces = faces_fingerprint(pack)
     store = Store.create(settings.output, backbone, settings.rule, settings.sizes, faces)
     jobs = _jobs(pairs, bucket_sizes(pairs, settings.sizes, store), settings.processes)
-    done = encoded = 0
+    done = encoded = faceless = 0
     skipped: dict[int, str] = {}
 
     def advance() -> None:
         nonlocal done
         done += 1
-        progress(Report(done, len(pairs), encoded, len(skipped)))
+        progress(Report(done, len(pairs), encoded, len(skipped), faceless))
 
     _write_skipped(settings.output, pairs, skipped)
     shards = _here(settings, backbone, store, jobs, advance) if settings.processes == 1 else _spread(settings, jobs)
     for job, shard in shards:
         store.enter({} if shard.name is None else {shard.name: shard.keys}, shard.files)
         encoded += shard.encoded
+        faceless += shard.faceless
         if settings.processes > 1:
             done += len(job)
         if shard.broken:
             skipped |= dict(shard.broken)
             _write_skipped(settings.output, pairs, skipped)
-        progress(Report(done, len(pairs), encoded, len(skipped)))
+        progress(Report(done, len(pairs), encoded, len(skipped), faceless))
         check_broken({pairs[number].source: reason for number, reason in skipped.items()}, done, len(pairs),
                      settings.max_skipped, "--max-skipped")  # fmt: skip
-    return Report(done, len(pairs), encoded, len(skipped))
+    return Report(done, len(pairs), encoded, len(skipped), faceless)
+
+
+def _is_faceless(loaded: Loaded) -> bool:
+    """Whether a reference of the kind "face" is without one, or is seen nowhere in the clip; False where nobody looked."""
+    if loaded.embeddings is None or loaded.keypoints is None:
+        return False
+    absent = loaded.embeddings.isnan().all(1) | loaded.keypoints.isnan().flatten(1).all(1)  # [M]
+    return any(bool(gone) and kind == "face" for gone, kind in zip(absent, loaded.kinds, strict=True))
 
 
 def _jobs(pairs: Sequence[Pair], sizes: Sequence[tuple[int, int]], processes: int) -> list[_Job]:

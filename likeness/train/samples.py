@@ -20,6 +20,7 @@ from likeness.errors import UserError
 from likeness.faces.canvas import fit_canvas
 from likeness.faces.pack import FacePack
 from likeness.media import PICTURE_SUFFIXES, read_picture
+from likeness.method import ReferenceKind
 from likeness.pipeline_io import Recent
 from likeness.train.clips import Clip, Crop, FrameRule, read_clip
 from likeness.train.fingerprint import faces_fingerprint
@@ -54,6 +55,7 @@ class Loaded:
 
     Attributes:
         keys: None without a store.
+        kinds: what each reference shows.
         latents: ``[C, T, H, W]`` in 16 bits, or None: then ``frames`` are to be encoded.
         prompt: ``[L', D]`` in 16 bits without the zeros at its end, or None: then ``caption`` is to be embedded.
         references: canvases ``uint8 [H, W, 3]``.
@@ -63,6 +65,7 @@ class Loaded:
     """
 
     keys: Keys | None
+    kinds: tuple[ReferenceKind, ...]
     caption: str
     latents: Tensor | None
     frames: np.ndarray | None
@@ -119,6 +122,19 @@ class Samples:
         """Whether the store knows faces, found with the models that are used here."""
         return self.store is not None and self.faces is not None and self.store.info.faces == self._faces_fingerprint
 
+    def check_faces(self) -> None:
+        """Refuse a store whose faces were found with other models.
+
+        Raises:
+            UserError: naming both.
+        """
+        if self.store is not None and self.faces is not None and self.store.info.faces and not self.looks_up_faces:
+            raise UserError(
+                f"The faces in the store {self.store.folder} were found with other face models than those in "
+                f"{self.faces.folder}. Give the models that it was made with, or run `likeness precompute --faces` again with "
+                "these."
+            )
+
     def keys(self, pair: Pair, height: int, width: int) -> Keys:
         """The keys of a pair in its bucket; hashes files that the store has not seen.
 
@@ -171,7 +187,7 @@ class Samples:
         if pair.mask is not None:
             mask = self._got(keys and keys.mask, lambda: self._mask(pair.mask, height, width))
         prompt = self._stored(keys and keys.prompt)
-        return Loaded(keys, pair.caption, latents, frames, prompt, references, keypoints, embeddings, mask)
+        return Loaded(keys, pair.kinds, pair.caption, latents, frames, prompt, references, keypoints, embeddings, mask)
 
     @torch.no_grad()
     def encode(self, loaded: Loaded) -> Sample:

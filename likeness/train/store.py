@@ -192,7 +192,7 @@ class Store:
                 self._handles.move_to_end(name)
                 if len(self._handles) > _OPEN_SHARDS:
                     self._handles.popitem(last=False)
-                return handle.get_tensor(key).clone()
+            return handle.get_tensor(key).clone()  # off the map, and side by side with other threads
         except (SafetensorError, OSError) as error:
             raise _broken_shard(self.folder / "shards" / name, error) from error
 

@@ -174,7 +174,7 @@ def test_faces_are_found_and_told_apart(settings, tiny_folder, two_people, rando
     from likeness.world import clip_of, draw
 
     wide = replace(settings, rule=FrameRule(17, 8.0), sizes=((64, 64),), faces=faces_folder(None))
-    precompute([two_people], wide)
+    assert precompute([two_people], wide).faceless == 0
     pack = FacePack.load(faces_folder(None))
     store = Store.open(settings.output, random_wan_backbone)
     loader = PairLoader([two_people], random_wan_backbone, num_frames=17, height=64, width=64, fps=8.0, store=store,
@@ -187,13 +187,17 @@ def test_faces_are_found_and_told_apart(settings, tiny_folder, two_people, rando
     seen = ~np.isnan(found).any((2, 3))
     assert seen.mean() > 0.7
     assert np.abs(found - truth)[seen].mean() < 1.5
+    other = replace(pack, det_threshold=0.4)
+    with pytest.raises(UserError, match="other face models"):
+        PairLoader([two_people], random_wan_backbone, num_frames=17, height=64, width=64, fps=8.0, store=store,
+                   batch_size=1, seed=0, faces=other)  # fmt: skip
     # Without the face models nothing is known of faces.
     plain = PairLoader([two_people], random_wan_backbone, num_frames=17, height=64, width=64, fps=8.0, store=store,
                        batch_size=1, seed=0)  # fmt: skip
     assert plain.batch(0).keypoints is None and plain.batch(0).reference_embeddings is None
 
 
-def test_references_without_a_face(settings, tiny_folder, random_wan_backbone, tmp_path):
+def test_references_without_a_face_are_told_of(settings, tiny_folder, random_wan_backbone, tmp_path):
     from likeness.faces.pack import FacePack
 
     (pair,) = make_pairs(tmp_path / "data", 1, references=(2,))
@@ -201,6 +205,8 @@ def test_references_without_a_face(settings, tiny_folder, random_wan_backbone, t
     pack = FacePack.load(faces_folder(None))
     batch = PairLoader([pair], random_wan_backbone, **SIZE, store=None, batch_size=1, seed=0, faces=pack).batch(0)
     assert batch.reference_embeddings is not None and batch.reference_embeddings.isnan().all()
+    report = precompute([pair], replace(settings, faces=faces_folder(None)))
+    assert (report.encoded, report.faceless) == (1, 1)
 
 
 def test_sizes_and_devices(model):
