@@ -1,0 +1,217 @@
+"""The identity objective: the right frames, the right weights, and a gradient that is the whole decode's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+import likeness
+from likeness.errors import UserError
+from likeness.faces.align import arcface_template
+from likeness.faces.torch_recogniser import TorchRecogniser, align_faces
+from likeness.method import IdentityLoss
+from likeness.train.identity import IdentityObjective
+from likeness.train.losses import identity_loss, temporal_identity_loss
+from likeness.train.objective import Batch, sample_generators
+
+FACES = Path(likeness.__file__).parent / "world/weights/faces"
+WEIGHTS = IdentityLoss(weight=0.1, temporal_weight=0.05, gamma=1.0)
+FRAMES, SIZE = 17, 64  # 5 latents of 8 x 8 px
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> TorchRecogniser:
+    return TorchRecogniser.from_onnx(FACES / "arcface.onnx")
+
+
+class Whole:
+    """A backbone that decodes everything with gradient and cuts the window out."""
+
+    def __init__(self, backbone) -> None:
+        self.backbone, self.spec = backbone, backbone.spec
+
+    def decode_window(self, latents, start, length):
+        first = max(0, self.spec.temporal_stride * (start - 1) + 1)
+        return self.backbone.decode(latents)[:, :, first : self.spec.temporal_stride * (start + length - 1) + 1]
+
+
+class Windows(Whole):
+    """A backbone that notes which windows of how many videos are decoded."""
+
+    def __init__(self, backbone) -> None:
+        super().__init__(backbone)
+        self.asked: list[tuple[int, int, int]] = []
+
+    def decode_window(self, latents, start, length):
+        self.asked.append((len(latents), start, length))
+        return self.backbone.decode_window(latents, start, length)
+
+
+def _batch(spec, size: int, people: int = 1, frames: int = FRAMES) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((size, *spec.latent_shape(frames, SIZE, SIZE)), generator=generator)
+    face = torch.from_numpy(arcface_template(112)).float() * 0.35 + 6
+    shifts = 16 * torch.rand((size, people, frames, 1, 2), generator=generator)
+    embeddings = normalize(torch.randn((size, people, 512), generator=generator), dim=-1)
+    return Batch(latents, (), torch.zeros(size, 1, 1), face + shifts, embeddings)
+
+
+def _call(objective: IdentityObjective, backbone, batch: Batch, *, step: int = 0, sigma: float = 0.3, **more):
+    size = len(batch.latents)
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+    sigmas = torch.full((size,), sigma)
+    process = backbone.spec.process
+    prediction = process.target(batch.latents, noise, sigmas).requires_grad_(True)
+    z_t = process.add_noise(batch.latents, noise, sigmas)
+    generators = sample_generators(0, step, 0, size)
+    loss, figures = objective(backbone, z_t, prediction, sigmas, batch, generators, **more)
+    return loss, figures, prediction
+
+
+def _only(batch: Batch, first: int, end: int) -> Batch:
+    """The faces are seen in these frames alone."""
+    assert batch.keypoints is not None
+    keypoints = torch.full_like(batch.keypoints, torch.nan)
+    keypoints[:, :, first:end] = batch.keypoints[:, :, first:end]
+    return replace(batch, keypoints=keypoints)
+
+
+def test_the_loss_is_equations_6_to_12(random_wan_backbone, recogniser) -> None:
+    batch = _only(_batch(random_wan_backbone.spec, 1), 6, 8)  # two frames of latent 2, which covers 5 .. 9
+    assert batch.keypoints is not None and batch.reference_embeddings is not None
+    loss, figures, _ = _call(IdentityObjective(recogniser, WEIGHTS), random_wan_backbone, batch, sigma=0.3)
+    # The prediction is the target, so the clean estimate is the clean video.
+    frames = random_wan_backbone.decode(batch.latents)[0, :, 6:8].transpose(0, 1)
+    embeddings = recogniser(align_faces(frames, batch.keypoints[0, 0, 6:8]))[None]
+    seen = torch.ones(1, 2, dtype=torch.bool)
+    first = identity_loss(embeddings, batch.reference_embeddings[0], seen)
+    second = temporal_identity_loss(embeddings, seen)
+    weight = 0.7**2 / (0.7**2 + 0.3**2)
+    torch.testing.assert_close(loss, weight * (0.1 * first + 0.05 * second)[0], rtol=1e-3, atol=1e-5)
+    assert figures["identity"] == pytest.approx(first.item(), abs=1e-4) and figures["identity_videos"] == 1
+
+
+@pytest.mark.parametrize("start", [0, 2, 4])
+def test_wans_gradient_is_the_whole_decodes(random_wan_backbone, recogniser, start: int) -> None:
+    frames = (0, 1) if start == 0 else (4 * start - 3, 4 * start + 1)
+    batch = _only(_batch(random_wan_backbone.spec, 2), *frames)
+    objective = IdentityObjective(recogniser, WEIGHTS)
+    gradients = []
+    for backbone in (random_wan_backbone, Whole(random_wan_backbone)):
+        loss, _, prediction = _call(objective, backbone, batch)
+        gradients.append(torch.autograd.grad(loss, prediction)[0])
+    window, whole = gradients
+    inside = window[:, :, start]
+    assert inside.abs().max() > 0
+    torch.testing.assert_close(inside, whole[:, :, start], rtol=0, atol=1e-6 * inside.abs().max().item())
+    # What the window leaves out, on purpose: earlier latents reach its frames as well.
+    assert (window[:, :, :start] == 0).all() and (window[:, :, start + 1 :] == 0).all()
+    assert start == 0 or whole[:, :, :start].abs().max() > 0
+
+
+def test_cogvideox_is_exact_where_a_chunk_begins_with_the_window(random_cogvideox_backbone, recogniser) -> None:
+    batch = _only(_batch(random_cogvideox_backbone.spec, 1), 9, 17)  # latents 3 and 4, one of the decoder's pairs
+    objective = IdentityObjective(recogniser, WEIGHTS, window=2)
+    gradients = []
+    for backbone in (random_cogvideox_backbone, Whole(random_cogvideox_backbone)):
+        step = next(step for step in range(20) if _start(objective, random_cogvideox_backbone, batch, step) == 3)
+        loss, _, prediction = _call(objective, backbone, batch, step=step)
+        gradients.append(torch.autograd.grad(loss, prediction)[0][:, :, 3:])
+    scale = gradients[1].abs().max().item()
+    assert scale > 0
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6 * scale)
+
+
+def _start(objective: IdentityObjective, backbone, batch: Batch, step: int) -> int:
+    spy = Windows(backbone)
+    with torch.no_grad():
+        _call(objective, spy, batch, step=step)
+    return spy.asked[0][1]
+
+
+def test_windows_show_a_face_and_come_from_each_samples_own_generator(random_wan_backbone, recogniser) -> None:
+    objective, batch = IdentityObjective(recogniser, WEIGHTS), _batch(random_wan_backbone.spec, 1)
+    starts = [_start(objective, random_wan_backbone, batch, step) for step in range(25)]
+    assert set(starts) == {0, 1, 2, 3, 4}
+    assert starts[:5] == [_start(objective, random_wan_backbone, batch, step) for step in range(5)]
+    late = _only(batch, 12, FRAMES)
+    assert {_start(objective, random_wan_backbone, late, step) for step in range(12)} == {3, 4}
+
+
+def test_sharing_a_batch_changes_nothing(random_wan_backbone, recogniser) -> None:
+    objective, batch = IdentityObjective(recogniser, WEIGHTS), _batch(random_wan_backbone.spec, 4)
+    together, _, _ = _call(objective, random_wan_backbone, batch)
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+    sigma, process = torch.full((1,), 0.3), random_wan_backbone.spec.process
+    alone = []
+    for row in range(4):
+        part = Batch(*(item[row : row + 1] if isinstance(item, torch.Tensor) else () for item in
+                       (batch.latents, (), batch.prompt_embeds, batch.keypoints, batch.reference_embeddings)))  # fmt: skip
+        z_t = process.add_noise(part.latents, noise[row : row + 1], sigma)
+        target = process.target(part.latents, noise[row : row + 1], sigma)
+        generators = sample_generators(0, 0, row, 1)
+        alone.append(objective(random_wan_backbone, z_t, target, sigma, part, generators)[0])
+    torch.testing.assert_close(together.detach(), torch.stack(alone).mean(), rtol=1e-5, atol=1e-7)
+
+
+def test_who_was_not_conditioned_or_has_no_face_is_not_decoded(random_wan_backbone, recogniser) -> None:
+    batch = _batch(random_wan_backbone.spec, 3)
+    assert batch.keypoints is not None and batch.reference_embeddings is not None
+    batch.keypoints[1] = torch.nan
+    spy = Windows(random_wan_backbone)
+    objective = IdentityObjective(recogniser, WEIGHTS)
+    loss, figures, prediction = _call(objective, spy, batch, conditioned=torch.tensor([False, True, True]))
+    assert sum(count for count, _, _ in spy.asked) == 1 and figures["identity_videos"] == pytest.approx(1 / 3)
+    gradient = torch.autograd.grad(loss, prediction)[0].flatten(1).abs().amax(1)
+    assert gradient[0] == 0 and gradient[1] == 0 and gradient[2] > 0
+    batch.reference_embeddings[2] = torch.nan
+    loss, figures, _ = _call(objective, spy, batch, conditioned=torch.tensor([False, True, True]))
+    assert loss == 0 and set(figures) == {"identity", "temporal_identity", "identity_videos"}
+
+
+def test_several_people_count_alike_and_only_those_who_are_seen(random_wan_backbone, recogniser) -> None:
+    objective = IdentityObjective(recogniser, WEIGHTS)
+    both = _only(_batch(random_wan_backbone.spec, 1, people=3), 5, 9)
+    assert both.keypoints is not None and both.reference_embeddings is not None
+    both.reference_embeddings[:, 2] = torch.nan
+    losses = []
+    for rows in ([0], [1], [0, 1, 2]):
+        part = replace(both, keypoints=both.keypoints[:, rows], reference_embeddings=both.reference_embeddings[:, rows])
+        losses.append(_call(objective, random_wan_backbone, part)[0].detach())
+    torch.testing.assert_close(losses[2], (losses[0] + losses[1]) / 2)
+
+
+def test_faces_outside_the_picture_or_of_no_extent_are_masked(random_wan_backbone, recogniser) -> None:
+    batch, objective = _batch(random_wan_backbone.spec, 1), IdentityObjective(recogniser, WEIGHTS)
+    assert batch.keypoints is not None
+    for keypoints in (batch.keypoints + SIZE, torch.full_like(batch.keypoints, 20.0)):
+        loss, figures, _ = _call(objective, random_wan_backbone, replace(batch, keypoints=keypoints))
+        assert loss == 0 and figures["identity_videos"] == 0
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, 1), (2, 2), (3, 3), (8, 3)])
+def test_max_frames_keeps_so_many_of_those_with_a_face(recogniser, limit: int, kept: int) -> None:
+    seen = torch.tensor([[[True, False, True, True], [False, False, False, True]]])
+    thinned = IdentityObjective(recogniser, WEIGHTS, max_frames=limit)._thinned(seen)
+    assert thinned.sum(2).tolist() == [[kept, 1]] and (seen | ~thinned).all()
+
+
+def test_unknown_faces_are_refused_with_the_way_out(random_wan_backbone, recogniser) -> None:
+    batch = replace(_batch(random_wan_backbone.spec, 1), keypoints=None)
+    with pytest.raises(UserError, match="precompute --faces"):
+        _call(IdentityObjective(recogniser, WEIGHTS), random_wan_backbone, batch)
+
+
+def test_windows_must_fit(random_wan_backbone, recogniser) -> None:
+    with pytest.raises(UserError, match="window of 6 latents"):
+        objective = IdentityObjective(recogniser, WEIGHTS, window=6)
+        _call(objective, random_wan_backbone, _batch(random_wan_backbone.spec, 1))
+    with pytest.raises(UserError, match="1 or more"):
+        IdentityObjective(recogniser, WEIGHTS, window=0)
+
+
+def test_a_pack_gives_its_recogniser() -> None:
+    objective = IdentityObjective.from_pack(FACES, WEIGHTS, window=2)
+    assert objective.window == 2 and not list(objective.recogniser.parameters())
