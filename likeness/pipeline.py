@@ -119,9 +119,10 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
     @property
     def backbone(self) -> Backbone:
         """The components as they are now behind the ``Backbone`` protocol."""
-        return self._backbone(float(self.config.default_fps))
+        return self.backbone_at(float(self.config.default_fps))
 
-    def _backbone(self, fps: float) -> Backbone:
+    def backbone_at(self, fps: float) -> Backbone:
+        """The same for videos of ``fps`` frames a second, which some models (LTX-2) place tokens by."""
         settings: dict[str, Any] = {}
         if self.connectors is not None:
             settings |= {"connectors": self.connectors, "fps": fps}
@@ -261,7 +262,7 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
         size = self._size(num_frames, height, width)
         if num_inference_steps is None:
             num_inference_steps = int(self.config.default_num_inference_steps)
-        backbone = self._backbone(float(self.config.default_fps if fps is None else fps))
+        backbone = self.backbone_at(float(self.config.default_fps if fps is None else fps))
         shape = backbone.spec.latent_shape(*size)
         backbone.spec.process.sampler(num_inference_steps)  # refuses a wrong number before anything is computed
         check_step_cache(self.transformer)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from likeness.backbones.base import BackboneSpec
 from likeness.backbones.wan_transformer import ConcatWanTransformer3DModel
+from likeness.backbones.wan_window import decode_latents
 from likeness.conditioning.sequence import Sequence
 from likeness.diffusion import RectifiedFlow
 from likeness.errors import UserError
@@ -161,8 +162,8 @@ class WanBackbone:
     def decode_window(self, latents: Tensor, start: int, length: int) -> Tensor:
         """Decode some latents of a video, with gradient to those alone.
 
-        The decoder is causal: it runs over the latents before the window without gradient, which fills its feature
-        caches, then over the window. The frames equal those of :meth:`decode`.
+        The decoder is causal: what it keeps of the latents before the window is made without gradient and only as far back
+        as each layer looks. The frames equal those of :meth:`decode`.
 
         Args:
             latents: normalised, ``[B, C, T, H, W]``.
@@ -174,18 +175,7 @@ class WanBackbone:
         if start < 0 or length < 1 or start + length > latents.shape[2]:
             raise UserError(f"The window {start} + {length} leaves a video of {latents.shape[2]} latents.")
         vae = self.vae
-        latents = self._denormalised(latents)
-        frames: list[Tensor] = []
-        vae.clear_cache()
-        for index in range(start + length):
-            with torch.set_grad_enabled(index >= start and torch.is_grad_enabled()):
-                vae._conv_idx = [0]
-                latent = vae.post_quant_conv(latents[:, :, index : index + 1])
-                decoded = vae.decoder(latent, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=index == 0)
-            if index >= start:
-                frames.append(decoded)
-        vae.clear_cache()
-        pixels = torch.cat(frames, dim=2)
+        pixels = decode_latents(vae, self._denormalised(latents), start, length)
         if vae.config.patch_size is not None:
             pixels = unpatchify(pixels, vae.config.patch_size)
         return pixels.clamp(-1.0, 1.0).float()

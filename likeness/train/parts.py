@@ -69,7 +69,7 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
             part.requires_grad_(False).eval()
     components.text_encoder.to(small)
     size, fps = video_size(config.data, pipeline)
-    backbone = pipeline.backbone
+    backbone = pipeline.backbone_at(fps)
     backbone.spec.check_size(*size)
 
     faces = None

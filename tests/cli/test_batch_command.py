@@ -69,9 +69,9 @@ def test_what_no_job_needs_any_more_is_forgotten(model, photographs, tmp_path):
     held = []
     jobs = plan(items, tmp_path, Settings(num_inference_steps=1), sheet=False)
     run(jobs, studio, on_outcome=lambda outcome: held.append((len(studio._photographs), len(studio._texts))))
-    # (photographs, prompts with the empty one): ann and "a man 0" stay as long as a later job needs them
-    assert held == [(1, 2), (0, 2), (0, 1)]
-    assert studio._photographs == {} and set(studio._texts) == {"text "}
+    # (photographs, prompts): ann and "a man 0" stay as long as a later job needs them
+    assert held == [(1, 1), (0, 1), (0, 0)]
+    assert studio._photographs == {} and studio._texts == {}
 
 
 def test_a_video_does_not_depend_on_its_neighbours(generate, batch, photographs, tmp_path):

@@ -203,3 +203,15 @@ def test_prompts_are_stored_without_their_end(random_wan_backbone, tmp_path):
     full = samples.encode(loaded).prompt_embeds
     assert full.shape == (12, 16) and (full[6:] == 0).all()
     torch.testing.assert_close(full, random_wan_backbone.encode_text([pair.caption])[0], atol=2e-3, rtol=0)
+
+
+def test_every_family_goes_through_a_store(random_cogvideox_backbone, tmp_path):
+    pairs = make_pairs(tmp_path, 2)
+    store = filled(tmp_path / "store", random_cogvideox_backbone, pairs)
+    batches = [
+        PairLoader(pairs, random_cogvideox_backbone, **SIZE, store=given, batch_size=2, seed=0).batch(0)
+        for given in (None, store)
+    ]
+    assert same(*batches)
+    texts = random_cogvideox_backbone.encode_text([pair.caption for pair in pairs])
+    assert batches[0].prompt_embeds.shape == texts.shape
