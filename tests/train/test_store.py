@@ -165,10 +165,10 @@ def test_files_are_hashed_once(store, random_wan_backbone, tmp_path, monkeypatch
         store.file(Path("nothing"))
 
 
-def filled(folder, backbone, pairs):
+def filled(folder, backbone, pairs, rule=RULE):
     """A store with everything of some pairs."""
-    store = Store.create(folder, backbone, RULE, SIZES)
-    samples = Samples(backbone, RULE, store=store, made={})
+    store = Store.create(folder, backbone, rule, SIZES)
+    samples = Samples(backbone, rule, store=store, made={})
     for pair in pairs:
         samples.encode(samples.load(pair, 32, 32))
     store.add(samples.made, store.take_new_files())
@@ -206,12 +206,13 @@ def test_prompts_are_stored_without_their_end(random_wan_backbone, tmp_path):
 
 
 def test_every_family_goes_through_a_store(random_cogvideox_backbone, tmp_path):
-    pairs = make_pairs(tmp_path, 2)
-    store = filled(tmp_path / "store", random_cogvideox_backbone, pairs)
-    batches = [
-        PairLoader(pairs, random_cogvideox_backbone, **SIZE, store=given, batch_size=2, seed=0).batch(0)
+    pairs = make_pairs(tmp_path, 2, num_frames=9)
+    store = filled(tmp_path / "store", random_cogvideox_backbone, pairs, FrameRule(9, 8.0))
+    size = {**SIZE, "num_frames": 9}
+    plain, stored = (
+        PairLoader(pairs, random_cogvideox_backbone, **size, store=given, batch_size=2, seed=0).batch(0)
         for given in (None, store)
-    ]
-    assert same(*batches)
-    texts = random_cogvideox_backbone.encode_text([pair.caption for pair in pairs])
-    assert batches[0].prompt_embeds.shape == texts.shape
+    )
+    assert same(plain, stored)
+    assert plain.latents.shape[2] == 3
+    assert plain.prompt_embeds.shape == random_cogvideox_backbone.encode_text([pair.caption for pair in pairs]).shape
