@@ -11,11 +11,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from likeness.errors import UserError
+from likeness.faces.align import arcface_template, warp
 from likeness.faces.pack import FacePack
+from likeness.types import Face
 
 # Cosine below which a face in a frame is not a reference's: a recogniser gives strangers about 0 and people seen from the side
 # 0.3 and more.
 MIN_SIMILARITY = 0.25
+_ALIGNED = 0.07  # of the recogniser's picture: how far, on average, the keypoints of an aligned face are found from the template
 _MAX_FACES = 8  # of a frame, the largest; who is smaller is in the background
 
 
@@ -96,9 +99,31 @@ def assign(similarity: np.ndarray) -> dict[int, int]:
 
 
 def embedding_of(picture: np.ndarray, pack: FacePack) -> np.ndarray | None:
-    """The identity of the largest face of a picture, unit vector ``float32 [E]``; None where no face is found."""
+    """The identity of the largest face of a reference, unit vector ``float32 [E]``; None where no face is found.
+
+    A detector is misled by a background that was blanked. So a face that lies about where the cut-out of a reference has it is taken
+    to lie exactly there.
+    """
     faces = pack.detect(picture)
-    return _embedding(pack, picture, faces[0]) if faces else None
+    if not faces:
+        return None
+    assert pack.recognizer is not None, "embedding_size has refused packs without a recogniser"
+    size = int(pack.recognizer.input_size[0])
+    matrix, template = _cut_out(picture, size), arcface_template(size)
+    off = faces[0].keypoints @ matrix[:, :2].T + matrix[:, 2] - template
+    if np.linalg.norm(off, axis=1).mean() > _ALIGNED * size:
+        return _embedding(pack, picture, faces[0])
+    return pack.embed_aligned(warp(picture, matrix, size))
+
+
+def _cut_out(picture: np.ndarray, size: int) -> np.ndarray:
+    """``[2, 3]``: the square in the middle of a picture, where a canvas has its cut-out, scaled to ``size`` px."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    scale = size / side
+    shift = 0.5 * scale - 0.5  # pixels are squares about their middle
+    return np.array([[scale, 0.0, shift - scale * left], [0.0, scale, shift - scale * top]])
 
 
 def embedding_size(pack: FacePack) -> int:
@@ -115,7 +140,7 @@ def embedding_size(pack: FacePack) -> int:
     return int(pack.recognizer.output_shape[-1])
 
 
-def _embedding(pack: FacePack, picture: np.ndarray, face) -> np.ndarray:
+def _embedding(pack: FacePack, picture: np.ndarray, face: Face) -> np.ndarray:
     embedding = pack.embed(picture, face)
     assert embedding is not None, "embedding_size has refused packs without a recogniser"
     return embedding

@@ -157,7 +157,9 @@ class Samples:
             prompt=key_of("prompt", pair.caption, store.info.text),
             references=tuple(key_of("reference", digest, size) for digest in references),
             keypoints=keypoints,
-            embeddings=tuple(key_of("face", digest, self._faces_fingerprint) for digest in faces) if self.faces else (),
+            embeddings=tuple(key_of("identity", digest, self._faces_fingerprint) for digest in faces)
+            if self.faces
+            else (),
             mask=None if pair.mask is None else key_of("mask", store.file(pair.mask).sha256, self.rule, size, stride),
         )
 
