@@ -123,7 +123,7 @@ class IdentityObjective:
 
         starts = self._starts(seen, z_t.shape[2], backbone.spec.temporal_stride, generators)
         loss, figures = clean.new_zeros(()), clean.new_zeros(3)
-        for start in sorted(set(starts) - {None}):
+        for start in sorted({start for start in starts if start is not None}):
             rows = torch.tensor([index for index, own in enumerate(starts) if own == start], device=z_t.device)
             begin, end = _frames(start, self.window, backbone.spec.temporal_stride)
             pixels = backbone.decode_window(clean[rows], start, self.window)  # Eq. 7

@@ -42,6 +42,7 @@ def _iresnet(head: list[nn.Module]) -> nn.Module:
 def _export(module: nn.Module, path: Path) -> Path:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            assert part.running_mean is not None and part.running_var is not None
             nn.init.uniform_(part.running_mean, -0.5, 0.5)
             nn.init.uniform_(part.running_var, 0.5, 2.0)
             if part.affine:
@@ -57,7 +58,9 @@ def _export(module: nn.Module, path: Path) -> Path:
 
 def _by_onnxruntime(path: Path, crops: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    features = np.concatenate([session.run(None, {session.get_inputs()[0].name: crop[None]})[0] for crop in crops])
+    features = np.stack(
+        [np.asarray(session.run(None, {session.get_inputs()[0].name: crop[None]})[0]) for crop in crops]
+    )
     features = features.reshape(len(crops), -1)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 

@@ -143,10 +143,16 @@ def test_sharing_a_batch_changes_nothing(random_wan_backbone, recogniser) -> Non
     together, _, _ = _call(objective, random_wan_backbone, batch)
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
     sigma, process = torch.full((1,), 0.3), random_wan_backbone.spec.process
+    assert batch.keypoints is not None and batch.reference_embeddings is not None
     alone = []
     for row in range(4):
-        part = Batch(*(item[row : row + 1] if isinstance(item, torch.Tensor) else () for item in
-                       (batch.latents, (), batch.prompt_embeds, batch.keypoints, batch.reference_embeddings)))  # fmt: skip
+        rows = slice(row, row + 1)
+        part = replace(
+            batch,
+            latents=batch.latents[rows],
+            keypoints=batch.keypoints[rows],
+            reference_embeddings=batch.reference_embeddings[rows],
+        )
         z_t = process.add_noise(part.latents, noise[row : row + 1], sigma)
         target = process.target(part.latents, noise[row : row + 1], sigma)
         generators = sample_generators(0, 0, row, 1)
