@@ -7,23 +7,22 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from likeness.backbones.load import METHOD_FILE, check_folder, resolve_model
 from likeness.convert.checkpoint import Checkpoint, read_checkpoint
 from likeness.convert.keys import Piece, pieces_of
+from likeness.convert.write import STEM, Progress, full_disk_told, take_parts, tensor_bytes, write_json, write_tensors
 from likeness.errors import CheckpointError, UserError
 from likeness.method import METHODS, Method
 
-SHARD_BYTES = 5_000_000_000
 _SHOWN = 10  # names in a message
 _SIZES = {
     "Wan": {"num_frames": 81, "height": 480, "width": 832, "fps": 16, "num_inference_steps": 50},
@@ -33,9 +32,6 @@ _SIZES = {
 _WAN_SHIFT = 5.0  # of the sigmas that Concat-ID on Wan was trained with
 # The noise of CogVideoX-5B, which Concat-ID's folders are trained with and do not name.
 _SAT_SCHEDULE = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
-_STEM = "diffusion_pytorch_model"
-
-Progress = Callable[[int, int], None]
 
 
 def convert(
@@ -89,18 +85,17 @@ def convert(
     model = _empty_transformer(folder, family.parts["transformer"], checkpoint, chosen)
     plan = _plan(checkpoint, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    size = sum(checkpoint.tensors[key].nbytes // piece.of * len(piece.chunks) for key, piece in plan.values())
-    _check_disk(output.parent, size, folder)
-    work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        _take_parts(folder, work)
-        _write_configs(folder, work, family.name, model, chosen, checkpoint)
-        _write_tensors(work / "transformer", checkpoint, plan, progress)
-        work.chmod(0o755)
-        _replace(output, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with full_disk_told(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        try:
+            take_parts(folder, work, room=sum(tensor_bytes(checkpoint.tensors, plan).values()))
+            _write_configs(folder, work, family.name, model, chosen, checkpoint)
+            write_tensors(work / "transformer", checkpoint.tensors, plan, progress)
+            work.chmod(0o755)
+            _replace(output, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return output
 
 
@@ -123,7 +118,7 @@ def _read_model(folder: Path) -> Checkpoint:
     # Tensors that the class leaves out in loading, such as those of LTX-2's sound, stay out here too.
     left_out = check_folder(folder).parts["transformer"]._keys_to_ignore_on_load_unexpected or ()
     tensors: dict[str, Tensor] = {}
-    for path in sorted((folder / "transformer").glob(f"{_STEM}*.safetensors")):
+    for path in sorted((folder / "transformer").glob(f"{STEM}*.safetensors")):
         with safe_open(path, framework="pt") as file:
             names = [key for key in file.keys() if not any(re.search(name, key) for name in left_out)]  # noqa: SIM118
             tensors |= {key: file.get_tensor(key) for key in names}
@@ -224,40 +219,6 @@ def _plan(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict
     return {name: plan[name] for name in shapes}
 
 
-def _check_disk(folder: Path, transformer: int, base: Path) -> None:
-    other = 0
-    if folder.stat().st_dev != base.stat().st_dev:  # else the parts are linked and take nothing
-        other = sum(path.stat().st_size for path in _part_files(base))
-    needed, free = int(1.02 * (transformer + other)), shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"The folder takes {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free; free some space or name "
-            "a folder on another disk."
-        )
-
-
-def _part_files(base: Path) -> list[Path]:
-    """Files of the base's parts other than the transformer."""
-    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
-    parts = [name for name in index if name != "transformer" and (base / name).is_dir()]
-    return [path for name in parts for path in sorted((base / name).rglob("*")) if path.is_file()]
-
-
-def _take_parts(base: Path, work: Path) -> None:
-    for path in _part_files(base):
-        target = work / path.relative_to(base)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        real = path.resolve()  # the Hub's cache has links, of which a hard link would be another
-        # A configuration is changed by hand now and then, which must not change the base's.
-        if path.suffix == ".safetensors":
-            try:
-                os.link(real, target)
-                continue
-            except OSError:  # another disk, or a file system without links
-                pass
-        shutil.copyfile(real, target)
-
-
 def _write_configs(base: Path, work: Path, family: str, model: Any, method: Method, checkpoint: Checkpoint) -> None:
     model.save_config(work / "transformer")
     index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
@@ -267,8 +228,8 @@ def _write_configs(base: Path, work: Path, family: str, model: Any, method: Meth
     for name, value in _SIZES.get(family, {}).items():
         # A tiny or retrained base says its own sizes.
         index.setdefault(f"default_{name}", value)
-    _write_json(work / "model_index.json", index)
-    _write_json(work / METHOD_FILE, method.to_dict())
+    write_json(work / "model_index.json", index)
+    write_json(work / METHOD_FILE, method.to_dict())
     path = work / "scheduler" / "scheduler_config.json"
     scheduler = json.loads(path.read_text(encoding="utf-8"))
     if checkpoint.layout == "wan":
@@ -278,42 +239,7 @@ def _write_configs(base: Path, work: Path, family: str, model: Any, method: Meth
             "shift": _WAN_SHIFT,
         }
         index["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
-        _write_json(work / "model_index.json", index)
+        write_json(work / "model_index.json", index)
     elif checkpoint.layout == "sat":
         scheduler["sampler"] = "sat-dpm"  # what the published results were sampled with
-    _write_json(path, scheduler)
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_tensors(
-    folder: Path, checkpoint: Checkpoint, plan: Mapping[str, tuple[str, Piece]], progress: Progress | None
-) -> None:
-    """Shards of at most SHARD_BYTES, in the source's types; one shard at a time is in memory."""
-    shards: list[list[str]] = [[]]
-    sizes = [0]
-    for name, (key, piece) in plan.items():
-        size = checkpoint.tensors[key].nbytes // piece.of * len(piece.chunks)
-        if shards[-1] and sizes[-1] + size > SHARD_BYTES:
-            shards.append([])
-            sizes.append(0)
-        shards[-1].append(name)
-        sizes[-1] += size
-    places: dict[str, str] = {}
-    for number, names in enumerate(shards, 1):
-        file = f"{_STEM}.safetensors" if len(shards) == 1 else f"{_STEM}-{number:05}-of-{len(shards):05}.safetensors"
-        tensors = {}
-        for name in names:
-            key, piece = plan[name]
-            # A copy: two parameters may be views of one tensor, which the format does not take.
-            tensors[name] = piece.take(checkpoint.tensors[key]).clone(memory_format=torch.contiguous_format)
-            places[name] = file
-            if progress is not None:
-                progress(len(places), len(plan))
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-    if len(shards) > 1:
-        _write_json(
-            folder / f"{_STEM}.safetensors.index.json", {"metadata": {"total_size": sum(sizes)}, "weight_map": places}
-        )
+    write_json(path, scheduler)
