@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models.attention import FeedForward
@@ -11,24 +9,10 @@ from diffusers.models.normalization import RMSNorm
 from diffusers.models.transformers.transformer_ltx2 import LTX2Attention
 from torch import Tensor, nn
 
-from likeness.backbones.segments import affine, gated
+from likeness.backbones.segments import Modulation, affine, gated
 from likeness.conditioning.sequence import split_tokens
 
 Rotary = tuple[Tensor, Tensor]
-
-
-class _Modulation(NamedTuple):
-    """AdaLN parameters of one segment, ``[B, 1, D]`` each; those of the text where the model has them (LTX-2.3)."""
-
-    shift_attn: Tensor
-    scale_attn: Tensor
-    gate_attn: Tensor
-    shift_ffn: Tensor
-    scale_ffn: Tensor
-    gate_ffn: Tensor
-    shift_text: Tensor | None = None
-    scale_text: Tensor | None = None
-    gate_text: Tensor | None = None
 
 
 def modulation(table: Tensor, temb: Tensor) -> tuple[Tensor, ...]:
@@ -111,10 +95,10 @@ class ConcatLTX2TransformerBlock(nn.Module):
             reference_reads_text: whether cross-attention reaches the references.
         """
         boundary = num_video_tokens
-        video = _Modulation(*modulation(self.scale_shift_table, temb))
+        video = Modulation(*modulation(self.scale_shift_table, temb))
         reference = video
         if temb_reference is not None:
-            reference = _Modulation(*modulation(self.scale_shift_table, temb_reference))
+            reference = Modulation(*modulation(self.scale_shift_table, temb_reference))
 
         # 1. Self-attention of both segments together
         normed = affine(self.norm1(hidden_states), boundary, video[:2], reference[:2])
@@ -137,8 +121,8 @@ class ConcatLTX2TransformerBlock(nn.Module):
         tokens: Tensor,
         text: Tensor,
         boundary: int,
-        video: _Modulation,
-        reference: _Modulation,
+        video: Modulation,
+        reference: Modulation,
         temb_prompt: Tensor | None,
     ) -> Tensor:
         normed = self.norm2(tokens)

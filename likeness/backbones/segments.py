@@ -5,10 +5,26 @@ Two segments and never a timestep a token: per-token modulation costs 1.3 GB in 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from likeness.conditioning.sequence import split_tokens
+
+
+class Modulation(NamedTuple):
+    """AdaLN parameters of one segment, ``[B, 1, D]`` each; those of the text where the model has them (LTX-2.3)."""
+
+    shift_attn: Tensor
+    scale_attn: Tensor
+    gate_attn: Tensor
+    shift_ffn: Tensor
+    scale_ffn: Tensor
+    gate_ffn: Tensor
+    shift_text: Tensor | None = None
+    scale_text: Tensor | None = None
+    gate_text: Tensor | None = None
 
 
 def affine(tokens: Tensor, boundary: int, video: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:

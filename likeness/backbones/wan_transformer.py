@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
@@ -29,6 +29,7 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, Wan
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
+from likeness.backbones.segments import Modulation, affine, gated
 from likeness.conditioning.placement import positions
 from likeness.conditioning.sequence import split_tokens
 from likeness.errors import UserError
@@ -73,33 +74,6 @@ class ConcatWanRotaryPosEmbed(WanRotaryPosEmbed):
         return rotary_table(dims, LatentGrid(*sizes), placement, num_references, hidden_states.device)
 
 
-class _Modulation(NamedTuple):
-    """AdaLN parameters of one segment, ``float32 [B, 1, D]`` each."""
-
-    shift_attn: Tensor
-    scale_attn: Tensor
-    gate_attn: Tensor
-    shift_ffn: Tensor
-    scale_ffn: Tensor
-    gate_ffn: Tensor
-
-
-def _affine(tokens: Tensor, boundary: int, video: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:
-    """Shift and scale each segment by its own (shift, scale); in one piece where both share them."""
-    if video[0] is reference[0]:
-        return tokens * (1 + video[1]) + video[0]
-    segments = zip(split_tokens(tokens, boundary), (video, reference), strict=True)
-    return torch.cat([part * (1 + scale) + shift for part, (shift, scale) in segments], dim=1)
-
-
-def _gated(tokens: Tensor, boundary: int, video: Tensor, reference: Tensor) -> Tensor:
-    """Multiply each segment by its own gate."""
-    if video is reference:
-        return tokens * video
-    first, second = split_tokens(tokens, boundary)
-    return torch.cat([first * video, second * reference], dim=1)
-
-
 class ConcatWanTransformerBlock(WanTransformerBlock):
     """A Wan block over [video | references]."""
 
@@ -136,10 +110,10 @@ class ConcatWanTransformerBlock(WanTransformerBlock):
 
         # 1. Self-attention of both segments together
         normed = self.norm1(hidden_states.float())
-        normed = _affine(normed, boundary, video[:2], reference[:2]).type_as(hidden_states)
+        normed = affine(normed, boundary, video[:2], reference[:2]).type_as(hidden_states)
         attended = self.attn1(normed, None, None, rotary_emb)
-        gated = _gated(attended, boundary, video.gate_attn, reference.gate_attn)
-        hidden_states = (hidden_states.float() + gated).type_as(hidden_states)
+        update = gated(attended, boundary, video.gate_attn, reference.gate_attn)
+        hidden_states = (hidden_states.float() + update).type_as(hidden_states)
 
         # 2. Cross-attention to the text
         readers, rest = (hidden_states, None) if reference_reads_text else split_tokens(hidden_states, boundary)
@@ -150,17 +124,17 @@ class ConcatWanTransformerBlock(WanTransformerBlock):
 
         # 3. Feed-forward
         normed = self.norm3(hidden_states.float())
-        normed = _affine(normed, boundary, video[3:5], reference[3:5]).type_as(hidden_states)
-        gated = _gated(self.ffn(normed).float(), boundary, video.gate_ffn, reference.gate_ffn)
-        return (hidden_states.float() + gated).type_as(hidden_states)
+        normed = affine(normed, boundary, video[3:5], reference[3:5]).type_as(hidden_states)
+        update = gated(self.ffn(normed).float(), boundary, video.gate_ffn, reference.gate_ffn)
+        return (hidden_states.float() + update).type_as(hidden_states)
 
-    def _modulations(self, temb: Tensor, temb_reference: Tensor | None) -> tuple[_Modulation, _Modulation]:
-        video = _Modulation(*(self.scale_shift_table + temb.float()).chunk(6, dim=1))
+    def _modulations(self, temb: Tensor, temb_reference: Tensor | None) -> tuple[Modulation, Modulation]:
+        video = Modulation(*(self.scale_shift_table + temb.float()).chunk(6, dim=1))
         if temb_reference is None:
             return video, video
         if not hasattr(self, "scale_shift_table_ref"):
-            return video, _Modulation(*(self.scale_shift_table + temb_reference.float()).chunk(6, dim=1))
-        reference = _Modulation(*(self.scale_shift_table_ref + temb_reference.float()).chunk(6, dim=1))
+            return video, Modulation(*(self.scale_shift_table + temb_reference.float()).chunk(6, dim=1))
+        reference = Modulation(*(self.scale_shift_table_ref + temb_reference.float()).chunk(6, dim=1))
         # The published AdaLN weights were trained with the attention's shift and scale before the reference's
         # feed-forward as well, and depend on it.
         return video, reference._replace(shift_ffn=reference.shift_attn, scale_ffn=reference.scale_attn)

@@ -57,7 +57,7 @@ def test_modulation_of_the_feed_forward_is_that_of_the_attention(tiny_transforme
     expected = published(model, inputs, offset=BESIDE, separate=True)
     assert difference(run(model, inputs), expected) <= EXACT
     # As the table's names would have it: the third and fourth of its rows before the feed-forward.
-    monkeypatch.setattr(wan_transformer._Modulation, "_replace", lambda self, **changes: self)
+    monkeypatch.setattr(wan_transformer.Modulation, "_replace", lambda self, **changes: self)
     assert difference(run(model, inputs), expected) > SEEN
 
 
