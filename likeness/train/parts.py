@@ -57,6 +57,11 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
     if not config.data.pairs:
         raise UserError("No training pairs were given; name a file or a folder with --data.")
     pairs = read_pairs([Path(item) for item in config.data.pairs])
+    for pair in pairs:
+        try:
+            method.check_references(pair.kinds)
+        except UserError as error:
+            raise UserError(f"{pair.source}: {error}") from None
     # Trained weights stay in float32 and are computed with in bfloat16; frozen ones may be small.
     small = torch.bfloat16 if device.type != "cpu" and config.precision == "bf16" else torch.float32
     pipeline = LikenessPipeline.from_pretrained(

@@ -28,6 +28,7 @@ from likeness.train.parts import Parts, open_parts
 from likeness.train.preview import Previewer
 from likeness.train.result import write_result
 
+_OF_FACES = {"identity", "temporal_identity"}  # means over the videos with a face, of which batches have more and less
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
@@ -117,7 +118,8 @@ class Trainer:
                         losses = module(batch, generators, step % config.identity_every == 0)
                         accelerator.backward(losses["loss"] / accumulation)
                     for name, value in losses.items():
-                        figures[name] = figures.get(name, 0.0) + value.detach().float() / accumulation
+                        share = losses["identity_videos"] if name in _OF_FACES else 1.0
+                        figures[name] = figures.get(name, 0.0) + value.detach().float() * share / accumulation
                 norm = accelerator.clip_grad_norm_(module.parameters(), config.optimization.max_grad_norm)
                 for optimizer in optimizers:
                     optimizer.step()
@@ -126,6 +128,8 @@ class Trainer:
                     average.update()
                 step += 1
                 values = _reduced(accelerator, figures)
+                for name in _OF_FACES & values.keys():
+                    values[name] /= max(values["identity_videos"], 1e-6)
                 values |= {"grad_norm": _number(norm), "learning_rate": peaks[0][0] * scale}
                 log.add(values, time.perf_counter() - started, loader.waited_s - waited)
                 if not torch.isfinite(torch.tensor(values["loss"])):
