@@ -51,7 +51,7 @@ class Ltx2Backbone:
     scheduler: Any
     connectors: Any
     fps: float = 24.0
-    window_context: int = 4
+    window_context: int = 6
     spec: BackboneSpec = field(init=False)
 
     def __post_init__(self) -> None:

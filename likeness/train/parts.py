@@ -103,7 +103,13 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
     )
     auxiliary = None
     if method.identity_loss is not None:
-        auxiliary = IdentityObjective.from_pack(faces_folder(config.faces), method.identity_loss, device=device)
+        auxiliary = IdentityObjective.from_pack(
+            faces_folder(config.faces),
+            method.identity_loss,
+            device=device,
+            window=config.identity_window,
+            max_frames=config.identity_frames,
+        )
     return Parts(
         pipeline=pipeline,
         backbone=backbone,
