@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+HUGGING_FACE = "the Hugging Face Hub"
 _WORLD_WEIGHTS = Path(__file__).parents[1] / "world" / "weights"
 
 
@@ -37,9 +38,10 @@ class KnownWeights:
         description: one line for a list of models.
         method: name of the method that it was trained with.
         base: key of :data:`MODELS`, whose other parts it works with.
-        repo: on the Hugging Face Hub.
-        file: in that repository.
+        repo: on the hub.
+        file: in that repository; empty where the name is not published and the folder has to be looked at.
         licence: as for a model.
+        hub: where the repository is; weights are fetched from the Hugging Face Hub alone.
     """
 
     description: str
@@ -48,6 +50,7 @@ class KnownWeights:
     repo: str
     file: str
     licence: str = "see its page"
+    hub: str = HUGGING_FACE
 
 
 _WAN_METHODS = ("concat-id", "concat-id-wan", "concat-id-wan-adaln", "st-drc")
@@ -88,7 +91,7 @@ MODELS: dict[str, KnownModel] = {
     ),
 }
 
-# The repository and file names are those that the published inference script fetches.
+# The repository names are those of the published README; Wan's files are those that its inference script fetches.
 WEIGHTS: tuple[KnownWeights, ...] = (
     KnownWeights(
         "Concat-ID on Wan 2.1, first stage", "concat-id-wan", "wan2.1-1.3b", "yongzhong/Concat-ID-Wan", "first_stage.pt"
@@ -100,9 +103,25 @@ WEIGHTS: tuple[KnownWeights, ...] = (
         "yongzhong/Concat-ID-Wan",
         "second_stage_adaln.pt",
     ),
+    KnownWeights(
+        "Concat-ID on CogVideoX, fine-tuned: follows the prompt better; for one identity and for two",
+        "concat-id",
+        "cogvideox-5b",
+        "yongzhong/Concat-ID",
+        "",
+        hub="ModelScope",
+    ),
+    KnownWeights(
+        "Concat-ID on CogVideoX, pre-training: closer to the person, follows the prompt less",
+        "concat-id",
+        "cogvideox-5b",
+        "yongzhong/Concat-ID-pre-training",
+        "",
+        hub="ModelScope",
+    ),
 )
 
 
-def weights_for(model: str, method: str | None) -> KnownWeights | None:
-    """The published weights of a method on a base, if there are any."""
-    return next((item for item in WEIGHTS if (item.base, item.method) == (model, method)), None)
+def weights_for(model: str, method: str | None) -> list[KnownWeights]:
+    """The published weights of a method on a base."""
+    return [item for item in WEIGHTS if (item.base, item.method) == (model, method)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from likeness.backbones.base import Backbone
 from likeness.backbones.families import Family, family_of
+from likeness.backbones.hub import Announce, fetch
 from likeness.backbones.known import MODELS
 from likeness.errors import CheckpointError, UserError
 from likeness.method import Method
 
 METHOD_FILE = "method.json"
+_MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
 
 
-def resolve_model(name: str | os.PathLike[str]) -> Path:
+def resolve_model(name: str | os.PathLike[str], announce: Announce = nullcontext) -> Path:
     """The folder of a model: a key of :data:`MODELS`, or a folder in diffusers' layout.
 
-    A model on the Hub is downloaded once and found again without a network.
+    A model on the Hub is downloaded once and found again without a network; announce is as for ``hub.fetch``.
 
     Raises:
         UserError: for an unknown name, listing those that are known, or a model that cannot be downloaded.
@@ -50,22 +53,7 @@ def resolve_model(name: str | os.PathLike[str]) -> Path:
                 f"The weights of model {name!r} are not installed; install the package from a release."
             )
         return known.folder
-    return _download(str(name), str(known.repo))
-
-
-def _download(name: str, repo: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]))
-    # Without a network the client raises an OSError of its own or of the socket.
-    except (OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"Model {name!r} is {repo} on the Hugging Face Hub, which cannot be fetched from here ({reason}). Fetch it "
-            "where there is a network and give its folder, or use the model 'tiny'."
-        ) from error
+    return fetch(str(known.repo), _MODEL_FILES, "give its folder, or use the model 'tiny'", announce)
 
 
 def load_method(folder: Path) -> Method:

@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from likeness.cli._group import print_line
+
 
 class Bar:
     """One bar that is redrawn in place on a terminal and silent elsewhere (a log file wants lines, not bars).
@@ -57,3 +59,36 @@ class Bar:
         yield
         if self.is_shown:
             self._progress.start()
+
+
+class Preparing:
+    """Tells what a model that is asked for by name takes before it can be loaded, on the bar and in lines for a log."""
+
+    def __init__(self, bar: Bar, *, quiet: bool) -> None:
+        self._bar, self._quiet = bar, quiet
+
+    @contextmanager
+    def fetching(self, what: str) -> Iterator[None]:
+        """Around a download. On a terminal the Hub's client shows how far it is, which needs the room of the bar."""
+        from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+        if self._quiet:
+            yield
+            return
+        with self._bar.aside():
+            print_line("fetching", what)
+            enable_progress_bars()  # off otherwise, since transformers' bars are switched off with them
+            try:
+                yield
+            finally:
+                disable_progress_bars()
+
+    def converted(self, done: int, total: int) -> None:
+        """So many tensors of published weights are converted."""
+        if done == 0 and not self._quiet:
+            with self._bar.aside():
+                print_line("converting", "the published weights, which is done once")
+        if done < total:
+            self._bar.update(done, total, "converting")
+        else:
+            self._bar.restart("loading the model")

@@ -255,7 +255,7 @@ def _make(
     quiet: bool,
 ) -> list[Outcome]:
     """Plans, loads and runs. What can be refused is refused before anything heavy is imported."""
-    from likeness.cli._progress import Bar
+    from likeness.cli._progress import Bar, Preparing
     from likeness.generate import check_photographs, plan
 
     jobs = plan(request.items, output, request.settings, sheet=sheet)
@@ -269,7 +269,15 @@ def _make(
 
             quieten_libraries()
             try:
-                studio = Studio.open(model, method=request.settings.method, device=device, faces=faces)
+                preparing = Preparing(bar, quiet=quiet)
+                studio = Studio.open(
+                    model,
+                    method=request.settings.method,
+                    device=device,
+                    faces=faces,
+                    on_convert=preparing.converted,
+                    on_fetch=preparing.fetching,
+                )
             except Exception as error:
                 raise as_user_error(error, jobs[0]) from error
             if request.record is not None and not quiet:

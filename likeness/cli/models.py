@@ -17,7 +17,7 @@ _WIDTH = 79  # columns, so that a terminal of 80 does not break a line
 def models() -> None:
     """List the models and published weights known by name: what they are, where they come from, their licence and size,
     and whether they are here."""
-    from likeness.backbones.known import MODELS, WEIGHTS
+    from likeness.backbones.known import HUGGING_FACE, MODELS, WEIGHTS
 
     for name, model in MODELS.items():
         folder = _folder(model)
@@ -25,8 +25,13 @@ def models() -> None:
         _entry(f"--model {name}", model.description, model.repo or "this package", model.licence,
                parameters + _here(folder), _methods(name, model))  # fmt: skip
     for item in WEIGHTS:
-        _entry(f"--model {item.base} --method {item.method}", item.description, f"{item.repo}, {item.file}",
-               item.licence, _here(_weights(item)), item.method)  # fmt: skip
+        fetched = item.hub == HUGGING_FACE
+        title = (
+            f"--model {item.base} --method {item.method}" if fetched else f"likeness convert FOLDER --base {item.base}"
+        )
+        source = f"{item.repo}, {item.file}" if fetched else f"{item.repo} on {item.hub}, to be fetched by hand"
+        size = _here(_weights(item)) if fetched else "see its page"
+        _entry(title, item.description, source, item.licence, size, item.method)
     typer.echo("Any folder in diffusers' layout works as well: --model FOLDER")
 
 
@@ -43,7 +48,7 @@ def _entry(title: str, what: str, source: str, licence: str, size: str, methods:
 def _methods(name: str, model: KnownModel) -> str:
     from likeness.backbones.known import WEIGHTS
 
-    ready = [item.method for item in WEIGHTS if item.base == name]
+    ready = dict.fromkeys(item.method for item in WEIGHTS if item.base == name)
     said = [f"{', '.join(model.methods)} {'as it is' if model.folder is not None else 'after training'}"]
     return "; ".join(said + [f"published weights of {', '.join(ready)}"] * bool(ready))
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from likeness.backbones.load import METHOD_FILE, check_folder, resolve_model
 from likeness.convert.checkpoint import Checkpoint, read_checkpoint
 from likeness.convert.keys import Piece, pieces_of
-from likeness.convert.write import STEM, Progress, full_disk_told, take_parts, tensor_bytes, write_json, write_tensors
+from likeness.convert.write import STEM, Progress, take_parts, tensor_bytes, write_json, write_tensors
+from likeness.disk import full_disk_told
 from likeness.errors import CheckpointError, UserError
 from likeness.method import METHODS, Method
 
@@ -52,7 +53,7 @@ def convert(
         base: name or folder of the model that the checkpoint was trained from; None only where source is one itself.
         method: a key of ``METHODS``; None to read it off the names of the tensors.
         overwrite: replace what is in the folder.
-        progress: told how many tensors are done, and of how many.
+        progress: told how many tensors are done, 0 first, and of how many.
 
     Raises:
         UserError: for a method that contradicts the tensors, no base, a folder in use, or a full disk.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
-from likeness.backbones.known import weights_for
+from likeness.backbones.hub import Announce, fetch
+from likeness.backbones.known import HUGGING_FACE, weights_for
 from likeness.backbones.load import resolve_model
 from likeness.convert.base import Progress, convert
 from likeness.errors import UserError
@@ -22,38 +24,39 @@ def cache_folder() -> Path:
     return Path(HF_HOME) / "likeness"
 
 
-def prepare(model: str | os.PathLike[str], method: str | None, progress: Progress | None = None) -> Path:
+def prepare(
+    model: str | os.PathLike[str],
+    method: str | None,
+    progress: Progress | None = None,
+    announce: Announce = nullcontext,
+) -> Path:
     """The folder of a model, ready to be opened with a method.
 
     Args:
         model: as for ``resolve_model``.
         method: where published weights of it exist for this base, theirs are taken.
         progress: see ``convert``; called only where weights have to be converted.
+        announce: see ``hub.fetch``.
 
     Raises:
         UserError: for an unknown model, or weights that cannot be fetched.
     """
-    weights = None if Path(model).is_dir() else weights_for(str(model), method)
-    if weights is None:
-        return resolve_model(model)
+    published = [] if Path(model).is_dir() else weights_for(str(model), method)
+    if not published:
+        return resolve_model(model, announce)
+    weights = published[0]
+    if weights.hub != HUGGING_FACE:
+        repos = " and ".join(item.repo for item in published)
+        raise UserError(
+            f"Model {weights.base!r} alone has not learned method {weights.method!r}; weights that have are on "
+            f"{weights.hub}, in {repos}. Fetch a folder with a file 'latest' from there, run `likeness convert FOLDER "
+            f"--base {weights.base} --output NEW` and give --model NEW."
+        )
     folder = cache_folder() / f"{weights.base}-{weights.method}"
     if (folder / "model_index.json").is_file():
         return folder
-    base = resolve_model(weights.base)
-    return convert(
-        _download(weights.repo, weights.file), folder, base=base, method=method, overwrite=True, progress=progress
-    )
-
-
-def _download(repo: str, file: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(hf_hub_download(repo, file))
-    except (OSError, HfHubHTTPError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{file} of {repo} on the Hugging Face Hub cannot be fetched from here ({lines[0]}). Fetch it where there is "
-            "a network and run likeness convert on it."
-        ) from error
+    base = resolve_model(weights.base, announce)
+    source = fetch(weights.repo, [weights.file], "run likeness convert on it", announce) / weights.file
+    if not source.is_file():
+        raise UserError(f"{weights.repo} on the Hugging Face Hub has no file {weights.file}; look at its page.")
+    return convert(source, folder, base=base, method=method, overwrite=True, progress=progress)

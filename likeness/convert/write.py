@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from likeness.convert.keys import Piece
-from likeness.errors import UserError
+from likeness.disk import check_room
 
 STEM = "diffusion_pytorch_model"
 SHARD_BYTES = 2_000_000_000  # of a file of weights, and so the most that is in memory at a time
-_SLACK = 1.02  # headers, configurations, the file system's own
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Progress = Callable[[int, int], None]
 
@@ -61,43 +56,9 @@ def take_parts(base: Path, folder: Path, *, room: int = 0) -> None:
             except OSError:  # another disk, or a file system without links
                 pass
         to_copy.append((real, target))
-    check_room(folder, room + sum(real.stat().st_size for real, _ in to_copy))
+    check_room(folder.parent, room + sum(real.stat().st_size for real, _ in to_copy))
     for real, target in to_copy:
         shutil.copyfile(real, target)
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Raise a UserError where ``size`` bytes do not fit on the disk of ``folder``."""
-    needed, free = int(_SLACK * size), shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"The model takes {_told(needed)}, but the disk of {folder.parent} has {_told(free)} free. Free "
-            f"{_told(needed - free)}, or name a folder on another disk."
-        )
-
-
-def _told(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-
-
-@contextmanager
-def full_disk_told(output: Path) -> Iterator[None]:
-    """While ``output`` is written, a disk that fills up becomes a UserError that names it.
-
-    The writer of safetensors has an error of its own, which has the system's as text only; a copy names the file that
-    it reads.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) in _FULL or any(f"(os error {number})" in str(error) for number in _FULL):
-            raise UserError(
-                f"The disk filled up while {output} was being written; nothing of it was left. Free some space, or name a "
-                "folder on another disk."
-            ) from error
-        if isinstance(error, SafetensorError):
-            raise UserError(f"{output} cannot be written: {str(error).splitlines()[0]}.") from error
-        raise
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], plan: Mapping[str, tuple[str, Piece]]) -> dict[str, int]:
@@ -120,7 +81,7 @@ def write_tensors(
         folder: of the transformer.
         tensors: the source's, by their authors' names.
         plan: parameter -> its source.
-        progress: told how many parameters are written, and of how many.
+        progress: told how many parameters are written, 0 first, and of how many.
 
     Raises:
         SafetensorError: where the system refuses, see ``full_disk_told``.
@@ -132,6 +93,8 @@ def write_tensors(
             shards.append([])
         shards[-1].append(name)
     places: dict[str, str] = {}
+    if progress is not None:
+        progress(0, len(plan))
     for number, names in enumerate(shards, 1):
         file = f"{STEM}.safetensors" if len(shards) == 1 else f"{STEM}-{number:05}-of-{len(shards):05}.safetensors"
         save_file(_shard(tensors, {name: plan[name] for name in names}), folder / file, metadata={"format": "pt"})

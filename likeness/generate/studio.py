@@ -7,7 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ class Studio:
         method: str | None = None,
         device: str | None = None,
         faces: str | Path | None = None,
+        on_convert: Callable[[int, int], None] | None = None,
+        on_fetch: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> Studio:
         """Loads a model and the face models.
 
@@ -89,6 +91,8 @@ class Studio:
             method: name of another method than the one that the weights were trained with.
             device: such as "cpu" or "cuda:0"; the best there is by default.
             faces: folder of the face models, see `likeness.faces.faces_folder`.
+            on_convert: where published weights are converted first, is told how many tensors are done, and of how many.
+            on_fetch: is entered with what is downloaded, while it is.
 
         Raises:
             UserError: an unknown model, method or device, or a folder that is broken.
@@ -96,7 +100,7 @@ class Studio:
         if method is not None and method not in METHODS:
             raise UserError(f"There is no method {method!r}. Choose one of {', '.join(METHODS)}.")
         where = _device(device)
-        folder = prepare(model, method)
+        folder = prepare(model, method, on_convert, on_fetch)
         pipeline = LikenessPipeline.from_pretrained(
             folder,
             method=None if method is None else METHODS[method],
@@ -315,7 +319,7 @@ def quieten_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    for name in ("diffusers", "transformers"):
+    for name in ("diffusers", "transformers", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -223,8 +223,8 @@ def test_weights_by_name_are_converted_once(wan_base, trained, tmp_path, monkeyp
     torch.save(wan_names(trained), tmp_path / "first_stage.pt")
     asked = []
     monkeypatch.setenv("LIKENESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(fetch, "resolve_model", lambda name: wan_base)
-    monkeypatch.setattr(fetch, "_download", lambda repo, file: asked.append(file) or tmp_path / file)
+    monkeypatch.setattr(fetch, "resolve_model", lambda name, announce: wan_base)
+    monkeypatch.setattr(fetch, "fetch", lambda repo, patterns, *others: asked.extend(patterns) or tmp_path)
     first = fetch.prepare("wan2.1-1.3b", "concat-id-wan")
     assert fetch.prepare("wan2.1-1.3b", "concat-id-wan") == first
     assert asked == ["first_stage.pt"]
