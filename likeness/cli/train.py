@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -43,18 +45,21 @@ def train(
     if show:
         typer.echo(json.dumps(config.to_dict(), indent=2))
         return
+    rank = int(
+        os.environ.get("RANK", "0")
+    )  # of torchrun or accelerate launch; each of their processes is a whole command
     if processes == 1:
-        _run(config, output)
+        _run(config, output, quiet=rank > 0)
     else:
         from likeness.train.parallel import run_parallel
 
         run_parallel(_share, processes, config, output)
-    typer.echo(output / "model")
+    if rank == 0:
+        typer.echo(output / "model")
 
 
 def _share(rank: int, processes: int, config: TrainConfig, output: Path) -> None:
     """One of several processes; the first one to exit ends the others, so the main one speaks first."""
-    import os
     import time
 
     from likeness.cli._group import print_line
@@ -74,12 +79,19 @@ def _share(rank: int, processes: int, config: TrainConfig, output: Path) -> None
 def _run(config: TrainConfig, output: Path, *, quiet: bool = False) -> None:
     from likeness.cli._group import print_line
     from likeness.cli._progress import Bar
+    from likeness.generate.studio import quieten_libraries
     from likeness.train.run import Stopped, Trainer
 
+    quieten_libraries()
+    # Wan's norms keep their weights in float32 under autocast, as they should.
+    warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
     with Bar("training", quiet=quiet) as bar:
 
         def on_step(step: int, steps: int, values: Mapping[str, float]) -> None:
             bar.update(step, steps, text=f"training  loss {values['loss']:.4f}")
+            # A log file wants a line now and then instead of a bar.
+            if not quiet and not bar.is_shown and step % max(1, steps // 20) == 0:
+                print_line("training", f"step {step} of {steps}, loss {values['loss']:.4f}")
 
         try:
             Trainer(config, output, on_step).run()
