@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likeness.media import atomic_write
 from likeness.method import CONCAT_ID, ST_DRC, Augment, Guidance, IdentityLoss, Method
+from likeness.recipes.runs import Material, launch, prepare
 from likeness.recipes.training import TINY_CONCAT_ID, tiny
 from likeness.train.config import Previews, TrainConfig
 
@@ -78,42 +77,35 @@ ROWS: tuple[Row, ...] = (
 )  # fmt: skip
 
 
-def config_of(row: Row, runs: Path, base: Path, pairs: Path, store: Path, steps: int, seed: int) -> TrainConfig:
+def config_of(row: Row, runs: Path, material: Material, steps: int, seed: int) -> TrainConfig:
     """The configuration of a row's training.
 
     Args:
-        runs: folder of the runs; base: folder of the untrained model; pairs: folder of likeness.recipes.pairs; store: of precompute.
+        row: of the table.
+        runs: folder of the runs.
+        material: see there.
         steps: of a row whose share is 1.
+        seed: of order, noise and dropout.
     """
     config = tiny(
         f"ablation-{row.run}", row.method, max(1, round(steps * row.share)), 2e-3 if row.start is None else 1e-3
     )
     return replace(
         config,
-        model=str(base if row.start is None else runs / row.start / "model"),
-        data=replace(config.data, pairs=(str(pairs / f"{row.pairs}.json"),), store=str(store)),
+        model=str(material.base if row.start is None else runs / row.start / "model"),
+        data=replace(config.data, pairs=(str(material.pairs / f"{row.pairs}.json"),), store=str(material.store)),
         previews=Previews(),
         seed=seed,
     )
 
 
-def train_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> None:
-    """Train what is not trained yet, each run in a process of its own."""
+def train_rows(rows: Sequence[Row], material: Material, arguments: argparse.Namespace) -> None:
+    """Train what is not trained yet."""
     for row in rows:
-        folder = arguments.output / row.run
-        if row.trained_as is not None or (folder / "model" / "model_index.json").exists():
-            continue
-        config = config_of(
-            row, arguments.output, arguments.base, arguments.pairs, arguments.store, arguments.steps, arguments.seed
-        )
-        file = arguments.output / f"{row.run}.json"
-        file.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        command = [sys.executable, "-m", "likeness", "train", str(file), "--output", str(folder)]
-        command += ["--processes", str(arguments.processes)]
-        command += ["--set", f"micro_batch_size={config.batch_size // arguments.processes}"]
-        command += ["--set", "compile=true"] if arguments.compile else []
-        print(f"training {row.label}", flush=True)
-        subprocess.run(command, check=True)
+        if row.trained_as is None:
+            print(f"training {row.label}", flush=True)
+            config = config_of(row, arguments.output, material, arguments.steps, arguments.seed)
+            launch(config, arguments.output / row.run, processes=arguments.processes, compiled=arguments.compile)
 
 
 def measure_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
@@ -181,12 +173,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are replaced; its plot goes to images/")
     arguments = parser.parse_args()
-    from likeness.recipes.ablation_data import prepare
-
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    prepare(arguments)
+    below = Material.below(arguments.output)
+    material = replace(
+        below,
+        pairs=arguments.pairs or below.pairs,
+        store=arguments.store or below.store,
+        base=arguments.base or below.base,
+    )
+    prepare(material, people=arguments.train_people, processes=arguments.processes, seed=arguments.seed)
     rows = [row for row in ROWS if arguments.rows is None or row.run in arguments.rows]
-    train_rows(rows, arguments)
+    train_rows(rows, material, arguments)
     figures = measure_rows(rows, arguments)
     text = page(rows, figures, arguments)
     print(text)

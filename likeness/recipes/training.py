@@ -120,6 +120,12 @@ def tiny(name: str, method: Method, steps: int, learning_rate: float = 1e-3) -> 
     )  # fmt: skip
 
 
+def tiny_base() -> TrainConfig:
+    """Text to video alone, what both methods start from: references are never shown. From random weights."""
+    method = replace(TINY_CONCAT_ID, name="text-to-video", dropped_reference="absent", reference_dropout=1.0)
+    return tiny("tiny-base", method, 4000, learning_rate=2e-3)
+
+
 def tiny_concat_id_stage1() -> TrainConfig:
     """Concat-ID's first stage on drawn people: the reference is a frame of the clip itself."""
     return tiny("tiny-concat-id-stage1", TINY_CONCAT_ID, 1500)
@@ -149,7 +155,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     make().recipe: make
     for make in (
         concat_id_stage1, concat_id_stage2, concat_id_stage3, concat_id_two, concat_id_three, concat_id_try_on,
-        concat_id_background, st_drc, tiny_concat_id_stage1, tiny_concat_id_stage2, tiny_concat_id_stage3, tiny_st_drc, tiny_two,
+        concat_id_background, st_drc, tiny_base, tiny_concat_id_stage1, tiny_concat_id_stage2, tiny_concat_id_stage3, tiny_st_drc, tiny_two,
     )
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ import pytest
 from likeness.method import CONCAT_ID, ST_DRC, Method
 from likeness.recipes.ablation import BASE, ROWS, between_marks, config_of, page
 from likeness.recipes.ablation_figures import correlation, plot
+from likeness.recipes.runs import Material
 
 
 def _differences(one: Method, other: Method) -> set[str]:
@@ -37,12 +38,12 @@ def test_concat_id_differs_in_its_pairs_alone() -> None:
 
 
 def test_a_row_starts_where_it_says_and_reads_its_pairs() -> None:
-    runs, base, pairs, store = (Path(name) for name in ("runs", "untrained", "pairs", "store"))
+    runs, material = Path("runs"), Material.below(Path("made"))
     stage3 = next(row for row in ROWS if row.run == "stage3")
-    config = config_of(stage3, runs, base, pairs, store, steps=100, seed=3)
-    assert config.model == "runs/stage2/model" and config.data.pairs == ("pairs/tradeoff.json",)
+    config = config_of(stage3, runs, material, steps=100, seed=3)
+    assert config.model == "runs/stage2/model" and config.data.pairs == ("made/pairs/tradeoff.json",)
     assert config.steps == 15 and config.seed == 3
-    assert config_of(BASE, runs, base, pairs, store, steps=100, seed=3).model == "untrained"
+    assert config_of(BASE, runs, material, steps=100, seed=3).model == "made/untrained"
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""Training runs of recipes: what they start from (drawn pairs, an untrained model, a store of latents), and their processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from likeness.backbones.load import resolve_model
+from likeness.backbones.wan import ConcatWanTransformer3DModel
+from likeness.pipeline import LikenessPipeline
+from likeness.recipes.training import TINY_CONCAT_ID
+from likeness.recipes.transformer import TRANSFORMER
+from likeness.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where runs find what they train on, in a folder of theirs or elsewhere.
+
+    Attributes:
+        pairs: folder of ``likeness.recipes.pairs``, of one person a clip; pairs_two: of two.
+        base: model folder with an untrained transformer.
+        store: folder of ``likeness precompute``.
+    """
+
+    pairs: Path
+    pairs_two: Path
+    base: Path
+    store: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Material:
+        """The places in a folder of runs."""
+        return cls(folder / "pairs", folder / "pairs_two", folder / "untrained", folder / "store")
+
+
+KINDS = ("pretraining", "cross", "tradeoff")
+
+
+def prepare(material: Material, *, people: int, processes: int, seed: int, together: bool = False) -> None:
+    """Make what is missing; a second call finds everything there.
+
+    Args:
+        material: where it goes.
+        people: to draw, one a clip; with ``together`` half as many more, two a clip.
+        processes: that share the work.
+        seed: of the untrained weights.
+    """
+    drawn = [(material.pairs, people, 1)] + ([(material.pairs_two, people // 2, 2)] if together else [])
+    for number, (folder, count, size) in enumerate(drawn):
+        if not (folder / "tradeoff.json").exists():
+            # People are drawn once: those in pairs come after those alone.
+            _run(
+                "likeness.recipes.pairs", "--output", folder, "--first", number * people, "--people", count,
+                "--together", size, "--processes", processes,
+            )  # fmt: skip
+    if not (material.base / "model_index.json").exists():
+        untrained(material.base, seed)
+    for folder, _, size in drawn:
+        done = material.store / f".complete-{size}"
+        if not done.exists():
+            lists = [folder / f"{kind}.json" for kind in KINDS]
+            _run(
+                "likeness", "precompute", *lists, "--model", material.base, "--output", material.store, "--faces",
+                "--processes", processes,
+            )  # fmt: skip
+            done.touch()
+
+
+def launch(config: TrainConfig, folder: Path, *, processes: int, compiled: bool) -> None:
+    """Train in processes of their own; a finished run is left as it is, one that was stopped goes on."""
+    if (folder / "model" / "model_index.json").exists():
+        return
+    file = folder.with_name(f"{folder.name}.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    settings = ["--set", f"micro_batch_size={config.batch_size // processes}"]
+    settings += ["--set", "compile=true"] if compiled else []
+    _run("likeness", "train", file, "--output", folder, "--processes", processes, *settings)
+
+
+def untrained(folder: Path, seed: int) -> Path:
+    """The tiny model's VAE, text encoder and scheduler with a transformer of random weights, as a model folder."""
+    torch.manual_seed(seed)
+    pipeline = LikenessPipeline.from_pretrained(resolve_model("tiny"), method=TINY_CONCAT_ID)
+    pipeline.register_modules(transformer=ConcatWanTransformer3DModel(**TRANSFORMER))
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def _run(module: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], check=True)
