@@ -21,11 +21,15 @@ def convert(
         typer.Option(help="Method that it was trained with, e.g. concat-id-wan (default: as its names say)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the folder and errors only.")] = False,
 ) -> None:
     """Convert published weights, or prepare a base model for training with a method."""
-    from likeness.cli._progress import Bar
+    from likeness.cli._progress import Bar, Preparing
     from likeness.convert.base import convert as convert_weights
 
-    with Bar("converting") as bar:
-        folder = convert_weights(source, output, base=base, method=method, overwrite=overwrite, progress=bar.update)
+    with Bar("converting", quiet=quiet) as bar:
+        fetching = Preparing(bar, quiet=quiet).fetching
+        folder = convert_weights(
+            source, output, base=base, method=method, overwrite=overwrite, progress=bar.update, announce=fetching
+        )
     typer.echo(folder)

@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from likeness.backbones.hub import Announce
+from likeness.backbones.known import MODELS
 from likeness.backbones.load import METHOD_FILE, check_folder, resolve_model
 from likeness.convert.checkpoint import Checkpoint, read_checkpoint
-from likeness.convert.keys import Piece, pieces_of
+from likeness.convert.keys import Piece, pieces_of, source_of
+from likeness.convert.sat_base import check_sat_base
 from likeness.convert.write import STEM, Progress, take_parts, tensor_bytes, write_json, write_tensors
 from likeness.disk import full_disk_told
 from likeness.errors import CheckpointError, UserError
@@ -31,8 +35,6 @@ _SIZES = {
     "LTX-2": {"num_frames": 121, "height": 512, "width": 768, "fps": 24, "num_inference_steps": 40},
 }
 _WAN_SHIFT = 5.0  # of the sigmas that Concat-ID on Wan was trained with
-# The noise of CogVideoX-5B, which Concat-ID's folders are trained with and do not name.
-_SAT_SCHEDULE = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "snr_shift_scale": 1.0}
 
 
 def convert(
@@ -43,6 +45,7 @@ def convert(
     method: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    announce: Announce = nullcontext,
 ) -> Path:
     """Make a model folder.
 
@@ -54,6 +57,7 @@ def convert(
         method: a key of ``METHODS``; None to read it off the names of the tensors.
         overwrite: replace what is in the folder.
         progress: told how many tensors are done, 0 first, and of how many.
+        announce: see ``hub.fetch``.
 
     Raises:
         UserError: for a method that contradicts the tensors, no base, a folder in use, or a full disk.
@@ -64,25 +68,31 @@ def convert(
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise UserError(f"{output} is not empty; name another folder, or give --overwrite to replace it.")
     path = Path(source)
+    if not path.exists() and str(source) not in MODELS:
+        raise UserError(
+            f"There is no file or folder {source}. Check the spelling; known models are {', '.join(MODELS)}."
+        )
     is_model = not path.exists() or (path / "model_index.json").is_file()
     if base is None and not is_model:
         raise UserError(f"{source} is a transformer alone; name the model that it was trained from with --base.")
-    folder = resolve_model(source if base is None else base)
+    # A download may follow; what can be refused is refused before.
+    checkpoint = None if is_model else read_checkpoint(path)
+    chosen = None if checkpoint is None else _method(checkpoint, method)
+    folder = resolve_model(source if base is None else base, announce)
     if output.resolve() == folder.resolve() or output.resolve() in folder.resolve().parents:
         raise UserError(f"{output} is or holds the base itself; name another folder.")
     family = check_folder(folder)
-    if is_model:
-        checkpoint = _read_model(resolve_model(source))
-    else:
-        checkpoint = read_checkpoint(path)
-        needed = {"wan": "Wan", "sat": "CogVideoX"}[checkpoint.layout]
-        if needed != family.name:
-            raise CheckpointError(
-                f"{checkpoint.path} is a {needed} transformer, but the base {folder} is {family.name}."
-            )
-    chosen = _method(checkpoint, method)
+    if checkpoint is None:
+        checkpoint = _read_model(resolve_model(source, announce))
+    chosen = chosen or _method(checkpoint, method)
+    needed = {"wan": "Wan", "sat": "CogVideoX"}.get(checkpoint.layout, family.name)
+    if needed != family.name:
+        raise CheckpointError(
+            f"{checkpoint.path} is a {needed} transformer, but the base {folder} is {family.name}; name the model that "
+            "it was trained from."
+        )
     if checkpoint.layout == "sat":
-        _check_schedule(folder)
+        check_sat_base(folder)
     model = _empty_transformer(folder, family.parts["transformer"], checkpoint, chosen)
     plan = _plan(checkpoint, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
@@ -154,23 +164,6 @@ def _method(checkpoint: Checkpoint, name: str | None) -> Method:
     return replace(method, dropped_text="zeros") if checkpoint.layout == "sat" else method
 
 
-def _check_schedule(base: Path) -> None:
-    """Concat-ID was trained on CogVideoX-5B's noise; a checkpoint of that has none of its own to say so.
-
-    Raises:
-        CheckpointError: for a base with another schedule, such as CogVideoX-2B's.
-    """
-    path = base / "scheduler" / "scheduler_config.json"
-    scheduler = json.loads(path.read_text(encoding="utf-8"))
-    for name, wanted in _SAT_SCHEDULE.items():
-        found = scheduler.get(name)
-        if found != wanted:
-            raise CheckpointError(
-                f"{path} has {name} = {found!r}, but Concat-ID on CogVideoX was trained with {wanted!r}; take "
-                "CogVideoX-5b (1.0) as the base."
-            )
-
-
 def _empty_transformer(folder: Path, cls: type[Any], checkpoint: Checkpoint, method: Method) -> Any:
     """The base's transformer without memory, as the method wants it."""
     config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
@@ -209,15 +202,22 @@ def _plan(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict
             wanted[0] = wanted[0] * piece.of // len(piece.chunks)
         if found != wanted:
             wrong.append(f"{key} is {found}, the base's config wants {wanted}")
-    missing = sorted(shapes.keys() - plan.keys())
+    missing = sorted({source_of(checkpoint.layout, name) for name in shapes.keys() - plan.keys()})
     found = [
         f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}"
         for kind, names in (("missing", missing), ("unknown", sorted(extra)), ("of another shape", sorted(set(wrong))))
         if names
     ]
     if found:
-        raise CheckpointError(f"{checkpoint.path} does not fit the base. Tensors {'. Tensors '.join(found)}")
+        layers, wanted = _layers(checkpoint.tensors), _layers(shapes)
+        size = f" (it has {layers} layers, the base {wanted}: a model of another size)" if layers != wanted else ""
+        raise CheckpointError(f"{checkpoint.path} does not fit the base{size}. Tensors {'. Tensors '.join(found)}")
     return {name: plan[name] for name in shapes}
+
+
+def _layers(names: Iterable[str]) -> int:
+    numbers = [int(match[1]) for name in names if (match := re.search(r"(?:blocks|layers)\.(\d+)\.", name))]
+    return 1 + max(numbers, default=-1)
 
 
 def _write_configs(base: Path, work: Path, family: str, model: Any, method: Method, checkpoint: Checkpoint) -> None:

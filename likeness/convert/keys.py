@@ -122,3 +122,14 @@ def pieces_of(layout: Layout, key: str) -> tuple[Piece, ...] | None:
         if match := pattern.fullmatch(key):
             return tuple(Piece(item.name.format(**match.groupdict()), item.chunks, item.of) for item in pieces)
     return None
+
+
+def source_of(layout: Layout, parameter: str) -> str:
+    """The tensor of a checkpoint that a parameter is made of: the inverse of :func:`pieces_of`; for messages."""
+    for pattern, pieces in _TABLES.get(layout, ()):
+        # The pattern's groups are the same in both names: {n}, {end} or {part}.
+        source = re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", pattern.pattern).replace("\\.", ".")
+        for piece in pieces:
+            if match := re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>\\w+)", re.escape(piece.name)), parameter):
+                return source.format(**match.groupdict())
+    return parameter
