@@ -148,9 +148,10 @@ def prepare_transformer(transformer: Any, config: TrainConfig) -> Any:
     transformer.train()
     if config.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
-    if config.attention_backend is not None:
+    # Set in any case: diffusers keeps the last one for the whole process, and a run should not depend on the one before.
+    if hasattr(transformer, "set_attention_backend"):
         try:
-            transformer.set_attention_backend(config.attention_backend)
+            transformer.set_attention_backend(config.attention_backend or "native")
         except (ValueError, RuntimeError, ImportError) as error:
             raise UserError(f"attention_backend {config.attention_backend!r} cannot be used: {error}") from error
     if config.compile:

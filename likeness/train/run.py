@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 from torch import Tensor
 
@@ -62,6 +63,13 @@ class Trainer:
             UserError: for a configuration, data or a folder that do not fit, a full disk, or too little memory.
             Stopped: after SIGTERM or SIGINT, once the state is saved.
         """
+        try:
+            return self._run()
+        finally:
+            # accelerate keeps what a process's first run was like; the next one may be another.
+            AcceleratorState._reset_state(reset_partial_state=True)
+
+    def _run(self) -> Path:
         config = self.config
         self.accelerator = accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
         accumulation = config.accumulation(accelerator.num_processes)

@@ -212,7 +212,7 @@ class Store:
             return None
         name = f"{secrets.token_hex(8)}.safetensors"
         with atomic_write(folder / "shards" / name) as temporary:
-            temporary.write_bytes(save(dict(tensors)))
+            temporary.write_bytes(save({key: tensor.contiguous() for key, tensor in tensors.items()}))
         return name
 
     def enter(self, shards: Mapping[str, Sequence[str]], files: Iterable[FileRow] = ()) -> None:

@@ -18,14 +18,8 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True)
-def one_accelerator_a_test(monkeypatch):
-    """accelerate keeps its state in the process; its CPU flag as well."""
-    from accelerate.state import AcceleratorState, PartialState
-
+def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    yield
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="session")

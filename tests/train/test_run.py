@@ -37,15 +37,9 @@ def model(random_wan_components, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def one_accelerator_a_test(monkeypatch):
-    """accelerate keeps its state in the process; its CPU flag as well."""
-    from accelerate.state import AcceleratorState, PartialState
-
+def on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     monkeypatch.setattr(run, "open_parts", made_up_run.open_parts)
-    yield
-    AcceleratorState._reset_state(True)
-    PartialState._reset_state()
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ def reopened(store, backbone, **options):
 
 def test_tensors_come_back(store, random_wan_backbone):
     tensors = {key_of("a", index): torch.randn(3, index + 1) for index in range(4)}
+    tensors[key_of("a", 3)] = torch.randn(4, 3).T  # as views of larger arrays come
     store.add(tensors)
     store.add({key_of("b"): torch.arange(5, dtype=torch.uint8)})
     for there in (store, reopened(store, random_wan_backbone)):
