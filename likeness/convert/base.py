@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -63,8 +64,9 @@ def convert(
         UserError: for a method that contradicts the tensors, no base, a folder in use, or a full disk.
         CheckpointError: naming the tensors that are missing, unknown or of another shape.
     """
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file; name a folder that is to be made.")
+    for place in (output, *output.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is a file; name a folder that is to be made with --output.")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise UserError(f"{output} is not empty; name another folder, or give --overwrite to replace it.")
     path = Path(source)
@@ -94,6 +96,9 @@ def convert(
     if checkpoint.layout == "sat":
         check_sat_base(folder)
     model = _empty_transformer(folder, family.parts["transformer"], checkpoint, chosen)
+    # All that the check reads of a backbone is its transformer.
+    check: Any = family.backbone
+    check.check_method(SimpleNamespace(transformer=model), chosen)
     plan = _plan(checkpoint, {name: tuple(value.shape) for name, value in model.state_dict().items()})
 
     with full_disk_told(output):
@@ -203,13 +208,15 @@ def _plan(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict
         if found != wanted:
             wrong.append(f"{key} is {found}, the base's config wants {wanted}")
     missing = sorted({source_of(checkpoint.layout, name) for name in shapes.keys() - plan.keys()})
+    layers, wanted = _layers(checkpoint.tensors), _layers(shapes)
+    # In another size everything is wrong, and few names say so as well as many.
+    shown = _SHOWN if layers == wanted else 2
     found = [
-        f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}"
+        f"{len(names)} {kind}: {'; '.join(names[:shown])}{'; ...' if len(names) > shown else ''}"
         for kind, names in (("missing", missing), ("unknown", sorted(extra)), ("of another shape", sorted(set(wrong))))
         if names
     ]
     if found:
-        layers, wanted = _layers(checkpoint.tensors), _layers(shapes)
         size = f" (it has {layers} layers, the base {wanted}: a model of another size)" if layers != wanted else ""
         raise CheckpointError(f"{checkpoint.path} does not fit the base{size}. Tensors {'. Tensors '.join(found)}")
     return {name: plan[name] for name in shapes}

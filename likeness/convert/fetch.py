@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from likeness.backbones.hub import Announce, fetch
-from likeness.backbones.known import HUGGING_FACE, weights_for
+from likeness.backbones.known import HUGGING_FACE, MODELS, WEIGHTS, weights_for
 from likeness.backbones.load import resolve_model
 from likeness.convert.base import Progress, convert
 from likeness.errors import UserError
@@ -41,7 +41,10 @@ def prepare(
     Raises:
         UserError: for an unknown model, or weights that cannot be fetched.
     """
-    published = [] if Path(model).is_dir() else weights_for(str(model), method)
+    if Path(model).is_dir():
+        return Path(model)
+    _check_known(str(model), method)
+    published = weights_for(str(model), method)
     if not published:
         return resolve_model(model, announce)
     weights = published[0]
@@ -60,3 +63,19 @@ def prepare(
     if not source.is_file():
         raise UserError(f"{weights.repo} on the Hugging Face Hub has no file {weights.file}; look at its page.")
     return convert(source, folder, base=base, method=method, overwrite=True, progress=progress)
+
+
+def _check_known(name: str, method: str | None) -> None:
+    """Refuse what a known base on the Hub cannot do, before it is fetched."""
+    known = MODELS.get(name)
+    if known is None or known.repo is None:
+        return
+    ready = dict.fromkeys(item.method for item in WEIGHTS if item.base == name)
+    if method is None:
+        ways = f"name a method that weights were published for, --method {' or '.join(ready)}, " if ready else ""
+        raise UserError(
+            f"Model {name!r} is a base, which has not learned to show a person from a photograph; {ways or 'train it '}or "
+            "give --model the folder of a model that was trained."
+        )
+    if method not in known.methods:
+        raise UserError(f"Model {name!r} cannot express method {method!r}; its methods are {', '.join(known.methods)}.")

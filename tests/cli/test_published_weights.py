@@ -179,3 +179,36 @@ def test_a_cogvideox_base_of_another_kind_is_refused(bases, trained, tmp_path, f
     line = refusal(convert("sat", source, base, tmp_path / "model"))
     assert words in line, line
     assert not (tmp_path / "model").exists()
+
+
+def test_files_that_are_no_checkpoints(bases, tmp_path) -> None:
+    """One line each, in words rather than in the parser's numbers."""
+    whole = save("first-stage", {"a": torch.ones(1000)}, tmp_path).read_bytes()
+    files = {"text.pt": b"hello", "empty.pt": b"", "cut.pt": whole[:2000]}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        line = converting(tmp_path / name, bases["adaln"], tmp_path / "out")
+        assert f"{name} is no checkpoint, or is broken or cut short" in line and "(101)" not in line, line
+    assert "There is no file or folder none.pt" in converting(Path("none.pt"), bases["adaln"], tmp_path / "out")
+    (tmp_path / "file").touch()
+    line = converting(bases["adaln"], bases["adaln"], tmp_path / "file" / "out")
+    assert f"{tmp_path / 'file'} is a file" in line
+
+
+def converting(source: Path, base: Path, output: Path) -> str:
+    return refusal(convert("first-stage", source, base, output))
+
+
+@pytest.mark.parametrize("method", ["concat-id-wan", "concat-id-wan-adaln"])
+def test_a_base_is_not_prepared_for_a_method_that_it_cannot_express(bases, tmp_path, method) -> None:
+    line = refusal(run("convert", bases["sat"], "--method", method, "-o", tmp_path / "model"))
+    assert method in line and not (tmp_path / "model").exists()
+
+
+def test_another_size_is_told_in_few_names(bases, trained, tmp_path) -> None:
+    shutil.copytree(bases["adaln"], tmp_path / "base")
+    config = tmp_path / "base" / "transformer" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_layers": 5}))
+    source = save("first-stage", published("first-stage", trained["first-stage"]), tmp_path)
+    line = refusal(convert("first-stage", source, tmp_path / "base", tmp_path / "model"))
+    assert "it has 2 layers, the base 5" in line and len(line) < 500, line

@@ -57,6 +57,22 @@ def test_weights_on_another_hub_are_refused_before_the_base_is_fetched(empty_cac
 FILES = {"first_stage.pt": b"the weights", "photo.png": b"not wanted"}
 
 
+@pytest.mark.parametrize(
+    ("model", "method", "words"),
+    [
+        ("wan2.1-1.3b", None, "--method concat-id-wan or concat-id-wan-adaln"),
+        ("wan2.1-14b", None, "is a base, which has not learned"),
+        ("cogvideox-5b", "concat-id-wan", "cannot express method 'concat-id-wan'; its methods are concat-id, st-drc"),
+        ("ltx-2.3", "concat-id-wan-adaln", "cannot express method 'concat-id-wan-adaln'"),
+    ],
+)
+def test_a_base_that_cannot_do_it_is_refused_before_it_is_fetched(monkeypatch, model, method, words) -> None:
+    monkeypatch.setattr(fetch, "resolve_model", lambda *args: pytest.fail("the base was fetched"))
+    with pytest.raises(UserError) as told:
+        fetch.prepare(model, method)
+    assert words in str(told.value)
+
+
 class Mirror(BaseHTTPRequestHandler):
     """One repository, owner/name, with two files."""
 
