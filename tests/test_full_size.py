@@ -73,4 +73,4 @@ def test_a_prediction_with_as_many_references_as_the_method_takes(name: str, met
 def test_the_list_of_models_says_as_many(name: str) -> None:
     said = float(MODELS[name].parameters.removesuffix(" B"))
     # Rounded, or the name that the authors gave: "1.3B" for 1.42 billion, "5B" for 5.57, "14B" for 14.29.
-    assert 0.88 <= said / (PARAMETERS[name][0] / 1e9) <= 1.02, said
+    assert 0.9 <= said / (PARAMETERS[name][0] / 1e9) <= 1.02, said

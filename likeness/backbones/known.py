@@ -79,7 +79,7 @@ MODELS: dict[str, KnownModel] = {
     "cogvideox-5b": KnownModel(
         "CogVideoX 1.0 text-to-video: a base to train on, and for Concat-ID's SAT folders",
         repo="THUDM/CogVideoX-5b",
-        parameters="5 B",
+        parameters="5.6 B",
         methods=("concat-id", "st-drc"),
     ),
     "ltx-2.3": KnownModel(
