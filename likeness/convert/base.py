@@ -212,7 +212,7 @@ def _plan(checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]) -> dict
     # In another size everything is wrong, and few names say so as well as many.
     shown = _SHOWN if layers == wanted else 2
     found = [
-        f"{len(names)} {kind}: {'; '.join(names[:shown])}{'; ...' if len(names) > shown else ''}"
+        f"{len(names)} {kind}: {'; '.join(names[:shown])}{f'; and {len(names) - shown} more' if len(names) > shown else ''}"
         for kind, names in (("missing", missing), ("unknown", sorted(extra)), ("of another shape", sorted(set(wrong))))
         if names
     ]
