@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from likeness.backbones.load import METHOD_FILE, resolve_model
+from likeness.convert.write import take_parts
 from likeness.errors import UserError
 from likeness.train.average import ParameterAverage, gather, trained_parameters
 from likeness.train.config import TrainConfig
@@ -45,10 +47,10 @@ def write_result(
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         if config.lora is None:
-            _write_model(work, parts, weights)
+            _write_model(work, config, parts, weights)
         else:
             _write_lora(work, config, parts, weights)
-        (work / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+        _write_json(work / CONFIG_FILE, config.to_dict())
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(work, folder)
     except OSError as error:
@@ -60,7 +62,8 @@ def write_result(
     return folder
 
 
-def _write_model(work: Path, parts: Parts, weights: dict[str, Tensor]) -> None:
+def _write_model(work: Path, config: TrainConfig, parts: Parts, weights: dict[str, Tensor]) -> None:
+    """The trained transformer beside the other parts of the model that the run started from, as they are."""
     pipeline: Any = parts.pipeline
     trained = pipeline.transformer
     with torch.device("meta"):
@@ -71,15 +74,21 @@ def _write_model(work: Path, parts: Parts, weights: dict[str, Tensor]) -> None:
     for name, parameter in fresh.named_parameters():
         if not any(part in name for part in kept):
             parameter.data = parameter.data.to(torch.bfloat16)
-    pipeline.transformer = fresh
-    try:
-        pipeline.save_pretrained(work)
-    finally:
-        pipeline.transformer = trained
-    for file in work.glob("*/config.json"):  # where a part was loaded from is nobody's business
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if values.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    fresh.save_pretrained(work / "transformer")
+    start = resolve_model(config.model)
+    take_parts(start, work)
+    index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
+    library = type(fresh).__module__ if type(fresh).__module__.startswith("likeness.") else "diffusers"
+    sizes = dict(zip(("num_frames", "height", "width"), parts.size, strict=True), fps=round(parts.fps))
+    index |= {"_class_name": "LikenessPipeline", "transformer": [library, type(fresh).__name__]}
+    index |= {f"default_{name}": value for name, value in sizes.items()}
+    index.setdefault("default_num_inference_steps", pipeline.config.default_num_inference_steps)
+    _write_json(work / "model_index.json", index)
+    _write_json(work / METHOD_FILE, config.method.to_dict())
+    # Where a part was loaded from is nobody's business.
+    settings = json.loads((work / "transformer" / "config.json").read_text(encoding="utf-8"))
+    settings.pop("_name_or_path", None)
+    _write_json(work / "transformer" / "config.json", settings)
 
 
 def _write_lora(work: Path, config: TrainConfig, parts: Parts, weights: dict[str, Tensor]) -> None:
@@ -89,4 +98,8 @@ def _write_lora(work: Path, config: TrainConfig, parts: Parts, weights: dict[str
     adapter = get_peft_model_state_dict(parts.pipeline.transformer, state_dict=weights, adapter_name="default")
     tensors = {f"transformer.{name}": value.to(torch.bfloat16).contiguous() for name, value in adapter.items()}
     save_file(tensors, work / LORA_FILE, metadata={"format": "pt", "base": config.model})
-    (work / "method.json").write_text(json.dumps(config.method.to_dict(), indent=2) + "\n", encoding="utf-8")
+    _write_json(work / METHOD_FILE, config.method.to_dict())
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
