@@ -55,7 +55,7 @@ def figures() -> dict[str, dict[str, list[float]]]:
 
 
 def test_a_page_keeps_its_prose(figures) -> None:
-    arguments = argparse.Namespace(steps=10, seed=0, people=4)
+    arguments = argparse.Namespace(steps=10, seed=0, people=4, start=None)
     text = page(ROWS, figures, arguments)
     assert text.count("| + TASS-RoPE | 0.200 [0.180, 0.220] |") == 1
     first = between_marks(
