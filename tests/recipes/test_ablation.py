@@ -31,7 +31,8 @@ def test_st_drc_grows_by_one_component_a_row() -> None:
 
 def test_concat_id_differs_in_its_pairs_alone() -> None:
     """Concat-ID Table 3."""
-    rows = [row for row in ROWS if row.table != BASE.table]
+    given, *rows = [row for row in ROWS if row.table != BASE.table]
+    assert given.trained_as == "base" and given.reference
     assert [row.pairs for row in rows] == ["pretraining", "cross", "tradeoff"]
     assert [row.start for row in rows] == ["base", "stage1", "stage2"]
     assert len({row.method for row in rows}) == 1
@@ -42,7 +43,7 @@ def test_a_row_starts_where_it_says_and_reads_its_pairs() -> None:
     stage3 = next(row for row in ROWS if row.run == "stage3")
     config = config_of(stage3, runs, material, steps=100, seed=3)
     assert config.model == "runs/stage2/model" and config.data.pairs == ("made/pairs/tradeoff.json",)
-    assert config.steps == 15 and config.seed == 3
+    assert config.steps == 25 and config.seed == 3
     assert config_of(BASE, runs, material, steps=100, seed=3).model == "made/untrained"
 
 
