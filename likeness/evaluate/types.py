@@ -176,12 +176,24 @@ class Backends:
 
         Raises:
             BackendAbsent: none was given.
-            UserError: it is not there.
+            UserError: there is nothing at it.
+        """
+        path = Path(self.need_model(name))
+        if not path.exists():
+            raise UserError(f"There is nothing at {path}, which {_option(name)} names. Check the path.")
+        return path
+
+    def need_model(self, name: str) -> str:
+        """The folder or the Hub name given for ``name``, not looked up.
+
+        Raises:
+            BackendAbsent: none was given.
         """
         given = getattr(self, name)
-        option = "--" + name.replace("_", "-")
         if given is None:
-            raise BackendAbsent(option)
-        if not Path(given).exists():
-            raise UserError(f"There is nothing at {given}, which {option} names. Check the path.")
-        return Path(given)
+            raise BackendAbsent(_option(name))
+        return str(given)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
