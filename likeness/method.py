@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from likeness.errors import UserError
+from likeness.settings import check_choice
 
 GuidanceKind = Literal["joint", "decoupled"]
 ReferenceTimestep = Literal["shared", "clean"]
@@ -82,7 +83,7 @@ class Guidance:
     reference: float | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("guidance.kind", self.kind, GuidanceKind)
+        check_choice("guidance.kind", self.kind, GuidanceKind)
         _check_scale("guidance.text", self.text)
         if self.kind == "joint" and self.reference is not None:
             raise UserError('Joint guidance has no scale for the reference; use kind="decoupled" to set one.')
@@ -204,15 +205,15 @@ class Method:
     kinds: tuple[ReferenceKind, ...] = ("face",)
 
     def __post_init__(self) -> None:
-        _check_choice("reference_timestep", self.reference_timestep, ReferenceTimestep)
-        _check_choice("reference_modulation", self.reference_modulation, ReferenceModulation)
-        _check_choice("dropped_reference", self.dropped_reference, DroppedReference)
-        _check_choice("dropped_text", self.dropped_text, DroppedText)
+        check_choice("reference_timestep", self.reference_timestep, ReferenceTimestep)
+        check_choice("reference_modulation", self.reference_modulation, ReferenceModulation)
+        check_choice("dropped_reference", self.dropped_reference, DroppedReference)
+        check_choice("dropped_text", self.dropped_text, DroppedText)
         _check_probability("text_dropout", self.text_dropout)
         _check_probability("reference_dropout", self.reference_dropout)
         object.__setattr__(self, "kinds", tuple(self.kinds))  # JSON has lists only
         for kind in self.kinds:
-            _check_choice("kinds", kind, ReferenceKind)
+            check_choice("kinds", kind, ReferenceKind)
         if self.max_references < 1:
             raise UserError(f"max_references was given as {self.max_references}; a method takes at least 1 reference.")
 
@@ -286,11 +287,6 @@ def _build(cls: type, values: Any, where: str) -> Any:
         raise UserError(
             f"{where} is not a complete {cls.__name__}: {error}. Its fields are {', '.join(known)}."
         ) from None
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise UserError(f"{name} was given as {value!r}; it must be one of {', '.join(map(repr, get_args(choices)))}.")
 
 
 def _check_probability(name: str, value: float) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from likeness.errors import UserError
 from likeness.method import Method
+from likeness.settings import check_choice, from_plain, overridden, read_json, to_plain
 
 Precision = Literal["bf16", "fp32"]
 OptimizerName = Literal["adamw", "muon"]
@@ -68,8 +67,8 @@ class Optimization:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("optimization.name", self.name, OptimizerName)
-        _check_choice("optimization.decay", self.decay, Decay)
+        check_choice("optimization.name", self.name, OptimizerName)
+        check_choice("optimization.decay", self.decay, Decay)
         if not self.learning_rate > 0:
             raise UserError(f"A learning rate of {self.learning_rate} was given; it must be greater than 0.")
         if not self.max_grad_norm > 0:
@@ -172,7 +171,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_choice("precision", self.precision, Precision)
+        check_choice("precision", self.precision, Precision)
         for name in (
             "steps", "batch_size", "micro_batch_size", "identity_every", "checkpoint_every", "keep_checkpoints", "log_every",
         ):  # fmt: skip
@@ -195,7 +194,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, as JSON keeps them."""
-        return _plain(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -204,7 +203,7 @@ class TrainConfig:
         Raises:
             UserError: for keys that are unknown or missing and for values of another type or out of range.
         """
-        return _build(cls, values, "")
+        return from_plain(cls, values)
 
     def override(self, settings: Sequence[str]) -> TrainConfig:
         """This configuration with values replaced.
@@ -216,26 +215,7 @@ class TrainConfig:
         Raises:
             UserError: for an unknown key or a value that does not fit.
         """
-        values = self.to_dict()
-        for setting in settings:
-            key, equals, text = setting.partition("=")
-            if not equals:
-                raise UserError(
-                    f"--set was given {setting!r}; it takes key=value, e.g. optimization.learning_rate=2e-5."
-                )
-            *path, last = key.strip().split(".")
-            table: Any = values
-            for part in path:
-                if not isinstance(table.get(part), dict):
-                    raise UserError(f"--set names {key!r}: there is no {part!r} to set a part of. {_known(table)}")
-                table = table[part]
-            if last not in table:
-                raise UserError(f"--set names {key!r}: there is no {last!r}. {_known(table)}")
-            try:
-                table[last] = json.loads(text)
-            except json.JSONDecodeError:
-                table[last] = text
-        return TrainConfig.from_dict(values)
+        return TrainConfig.from_dict(overridden(self.to_dict(), settings))
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -244,72 +224,4 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         UserError: for a file that is missing, is not JSON, or holds no configuration.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Give a recipe's name or a configuration.") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
-    return TrainConfig.from_dict(values)
-
-
-def _known(table: Mapping[str, Any]) -> str:
-    return f"Known here: {', '.join(table)}."
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise UserError(f"{name} was given as {value!r}; it must be one of {', '.join(map(repr, get_args(choices)))}.")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Method):
-        return value.to_dict()
-    if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
-def _build(cls: Any, values: Any, where: str) -> Any:
-    """A dataclass from plain values, checked against the types of its fields."""
-    if cls is Method:
-        return Method.from_dict(values)
-    if not isinstance(values, Mapping):
-        raise UserError(
-            f"{where or 'A configuration'} was given as {values!r}; it is a table of {cls.__name__}'s fields."
-        )
-    hints = get_type_hints(cls)
-    if unknown := sorted(set(values) - set(hints)):
-        raise UserError(f"{where or 'The configuration'} has the unknown key(s) {', '.join(unknown)}. {_known(hints)}")
-    built = {key: _value(hints[key], value, f"{where}.{key}".lstrip(".")) for key, value in values.items()}
-    try:
-        return cls(**built)
-    except TypeError as error:
-        raise UserError(f"{where or 'The configuration'} is not complete: {error}.") from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _value(next(item for item in arguments if item is not type(None)), value, where)
-    if origin is Literal:
-        _check_choice(where, value, hint)
-        return value
-    if is_dataclass(hint):
-        return _build(hint, value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where} was given as {value!r}; it is a list.")
-        items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(items) != len(value):
-            raise UserError(f"{where} was given as {value!r}; it has {len(items)} entries.")
-        return tuple(_value(item, entry, where) for item, entry in zip(items, value, strict=True))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise UserError(f"{where} was given as {value!r}; it is a {hint.__name__}.")
-    return value
+    return TrainConfig.from_dict(read_json(path, "Give a recipe's name or a configuration."))
