@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from likeness.convert.keys import Layout
 from likeness.errors import CheckpointError
+from likeness.tensorfile import read_tensor_file
 
 _WRAPPERS = ("state_dict", "module", "model")
 _PREFIXES = ("pipe.dit.", "module.", "model.")
@@ -49,7 +46,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     file = _sat_file(path) if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"{file} is missing; give a .pt or .safetensors file, or a folder with a file 'latest'.")
-    state = _unwrap(file, _load(file))
+    state = _unwrap(file, read_tensor_file(file))
     sat = {key.removeprefix(_SAT_PREFIX): value for key, value in state.items() if key.startswith(_SAT_PREFIX)}
     if sat:
         rest = {key: value for key, value in state.items() if not key.startswith((_SAT_PREFIX, *_SAT_OTHERS))}
@@ -72,26 +69,6 @@ def _sat_file(folder: Path) -> Path:
     if not iteration or Path(iteration).name != iteration or iteration == "..":
         raise CheckpointError(f"{latest} says {iteration[:40]!r}, which is not the name of a folder beside it.")
     return folder / iteration / "mp_rank_00_model_states.pt"
-
-
-def _load(file: Path) -> Any:
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that it goes on to refuse
-            # Only the zip format of torch can be mapped into memory; an older one has to be read.
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # whatever a broken or crafted file makes a parser raise
-        if type(error).__name__ == "UnpicklingError":
-            raise CheckpointError(
-                f"{file} holds more than tensors, or is not a checkpoint; it was not opened, because it could run code. "
-                "Save its tensors as .safetensors where you trust it."
-            ) from error
-        lines = str(error).strip().splitlines()
-        # What the parser of pickles says of other files is a number, or nothing.
-        reason = f" ({lines[0]})" if lines and not lines[0].isdigit() else ""
-        raise CheckpointError(f"{file} is no checkpoint, or is broken or cut short{reason}. Fetch it again.") from error
 
 
 def _unwrap(file: Path, state: Any) -> dict[str, Tensor]:
