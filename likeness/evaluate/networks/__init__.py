@@ -1,0 +1,1 @@
+"""The networks behind the metrics, each in its authors' tensor names, so that official files load as they are."""

@@ -1,0 +1,185 @@
+"""Official weights into networks: opened safely, recognised by their names, loaded strictly.
+
+A metric is only what its name says with the weights that it was published with. A file of another network is told
+apart by its tensors; files of the same shape trained on something else (MUSIQ on KonIQ, RAFT on Sintel) by their bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from likeness.errors import CheckpointError
+from likeness.media import sha256_bytes, sha256_file
+from likeness.tensorfile import read_tensor_file
+
+HASH_DIGITS = 16
+
+_WRAPPERS = ("state_dict", "params", "model", "module")
+_PREFIX = "module."  # what torch.nn.DataParallel puts before every name
+_SHOWN = 3  # names in a message
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A network whose files can be recognised.
+
+    Attributes:
+        title: what it is called in a message.
+        option: what takes its file on the command line; "" for networks that no metric uses.
+        marks: names of tensors that only its files have, all of them.
+        hint: what the option wants, in words.
+    """
+
+    title: str
+    option: str
+    marks: tuple[str, ...]
+    hint: str = ""
+
+
+IR101 = Kind(
+    "CurricularFace IR-101",
+    "--curricular",
+    ("input_layer.0.weight", "body.0.res_layer.1.weight", "output_layer.3.weight"),
+    "glint360k_curricular_face_r101_backbone.bin",
+)
+MUSIQ = Kind(
+    "MUSIQ",
+    "--musiq",
+    ("conv_root.weight", "transformer_encoder.cls"),
+    "the checkpoint trained on SPAQ, musiq_spaq_ckpt-358bb6af.pth",
+)
+RAFT = Kind("RAFT", "--raft", ("fnet.conv1.weight", "update_block.gru.convz1.weight"), "raft-things.pth")
+AMT = Kind("AMT", "--amt", ("feat_encoder.conv1.weight", "decoder4.convblock.0.0.weight"), "amt-s.pth")
+AESTHETIC = Kind("linear head", "--aesthetic", ("weight", "bias"), "LAION's sa_0_4_vit_l_14_linear.pth")
+VICLIP = Kind("ViCLIP", "--viclip", ("vision_encoder.temporal_positional_embedding",), "ViClip-InternVid-10M-FLT.pth")
+
+# The more particular first. Those without an option are files that people have beside the right ones.
+KINDS = (
+    IR101,
+    MUSIQ,
+    RAFT,
+    Kind("RAFT-small", "", ("fnet.conv1.weight", "update_block.gru.convz.weight")),
+    Kind("torchvision's RAFT", "", ("feature_encoder.convnormrelu.0.weight",)),
+    AMT,
+    VICLIP,
+    Kind("CLIP of transformers", "", ("vision_model.embeddings.class_embedding",)),
+    Kind("CLIP of OpenAI", "", ("visual.class_embedding", "token_embedding.weight")),
+    Kind("insightface's IResNet", "", ("layer1.0.bn1.weight", "features.weight")),
+    Kind("LAION's aesthetic MLP", "", ("layers.0.weight", "layers.7.weight")),
+    AESTHETIC,
+)
+
+
+def load_network(path: Path, network: Network, kind: Kind) -> Network:
+    """Fill a network with the tensors of a file, every one of them and nothing else, and freeze it.
+
+    Args:
+        path: ``.safetensors`` or what ``torch.save`` wrote.
+        network: on any device, the meta device included.
+        kind: what the file must be of.
+
+    Returns:
+        The network, in float32 on the CPU, in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: a file that is broken or of another network, or a tensor that is missing, extra, of another
+            shape or not finite, by name.
+    """
+    state = read_state(path)
+    _check_kind(path, state, kind)
+    _check_tensors(path, state, network, kind)
+    network.load_state_dict({name: _as_stored(value) for name, value in state.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by their authors' names, out of what wraps them and without ``module.`` before the names.
+
+    Raises:
+        CheckpointError: a file that is missing or broken, or that holds something else than one table of tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}; a .safetensors file or one of torch.save is needed.")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path} is an ONNX file; a .safetensors file or one of torch.save is needed.")
+    state = read_tensor_file(path)
+    while isinstance(state, dict) and (
+        name := next((key for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
+    ):
+        state = state[name]
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path} holds no table of tensors; give a file of a model's weights.")
+    if others := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise CheckpointError(f"{path} holds {others[0]!r}, which is not a tensor; give a file of a model's weights.")
+    if all(key.startswith(_PREFIX) for key in state):
+        state = {key.removeprefix(_PREFIX): value for key, value in state.items()}
+    return state
+
+
+def recognise(state: Mapping[str, Tensor]) -> Kind | None:
+    """Which network tensors are of, by their names."""
+    for kind in KINDS:
+        if kind is AESTHETIC:
+            if set(state) == set(kind.marks):
+                return kind
+        elif all(mark in state for mark in kind.marks):
+            return kind
+    return None
+
+
+def weights_hash(*paths: Path) -> str:
+    """16 hex digits that change with any byte of the files; of a folder, of all files of weights and settings in it."""
+    digests = []
+    for path in paths:
+        files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+        digests += [f"{item.name} {sha256_file(item)}" if path.is_dir() else sha256_file(item) for item in files]
+    whole = digests[0] if len(digests) == 1 else sha256_bytes("\n".join(digests).encode())
+    return whole[:HASH_DIGITS]
+
+
+def _check_kind(path: Path, state: Mapping[str, Tensor], kind: Kind) -> None:
+    found = recognise(state)
+    if found is kind:
+        return
+    wanted = f"{kind.option} wants {kind.title}: {kind.hint}."
+    if found is None:
+        if any(name in state for name in kind.marks):
+            return  # a broken file of the right kind: its tensors are named one by one
+        raise CheckpointError(
+            f"{path} is of no network known here: its tensors are named {_listed(sorted(state))}. {wanted}"
+        )
+    other = f" Give this one to {found.option}." if found.option else ""
+    raise CheckpointError(f"{path} is a {found.title} file; {wanted}{other}")
+
+
+def _check_tensors(path: Path, state: Mapping[str, Tensor], network: nn.Module, kind: Kind) -> None:
+    wanted = network.state_dict()
+    whole = f"{kind.option} wants {kind.title}: {kind.hint}."
+    if missing := [name for name in wanted if name not in state]:
+        raise CheckpointError(f"{path} has no tensor {_listed(missing)}. {whole}")
+    if extra := [name for name in state if name not in wanted]:
+        raise CheckpointError(f"{path} has a tensor that {kind.title} does not: {_listed(extra)}. {whole}")
+    for name, value in state.items():
+        if value.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{path}: {name} has the shape {list(value.shape)}; {kind.title} has {list(wanted[name].shape)}. {whole}"
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise CheckpointError(f"{path}: {name} holds numbers that are not finite. Fetch the file again.")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _as_stored(value: Tensor) -> Tensor:
+    """Floats as float32 (files may be in half precision), counts as they are."""
+    return value.float() if value.is_floating_point() else value
