@@ -1,4 +1,4 @@
-"""How threads of numerical libraries wait; imported before those libraries are."""
+"""How threads of numerical libraries wait, imported before those libraries are; and processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -12,3 +12,19 @@ def wait_passively() -> None:
     instead of seconds. A user's own setting stands.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def end_with_parent() -> None:
+    """End this process of multiprocessing at once when the one that started it is gone, however it went."""
+    import multiprocessing
+    import threading
+    from multiprocessing.connection import wait
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()

@@ -11,25 +11,23 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
 from likeness.backbones.base import Backbone
-from likeness.backbones.load import load_backbone, resolve_model
+from likeness.backbones.load import load_backbone, read_index, resolve_model
 from likeness.errors import CheckpointError, UserError
 from likeness.faces.pack import FacePack
 from likeness.media import atomic_write
 from likeness.pipeline import LikenessPipeline
+from likeness.threads import end_with_parent
 from likeness.train.clips import FrameRule, aspect_of
 from likeness.train.fingerprint import faces_fingerprint
 from likeness.train.keypoints import embedding_size
@@ -179,7 +177,7 @@ def default_size(model: str) -> DefaultSize:
         UserError: for an unknown model.
     """
     own = inspect.signature(LikenessPipeline).parameters
-    index = json.loads((resolve_model(model) / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(resolve_model(model))
     values = {
         field.name: index.get(f"default_{field.name}", own[f"default_{field.name}"].default)
         for field in fields(DefaultSize)
@@ -300,13 +298,7 @@ def _begin(settings: Settings) -> None:
     )  # a terminal sends Ctrl-C to all; the parent lets shards in hand be finished
     torch.set_num_threads(1)
     disable_progress_bar()
-    parent: Any = multiprocessing.parent_process()
-
-    def end_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     backbone = _backbone(settings)
     _encoder = _Encoder(settings, backbone, Store.open(settings.output, backbone))
 
