@@ -1,0 +1,128 @@
+"""Workers as processes of this machine, each at the end of a pipe of its own, so that none can harm another's."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from likeness.curate.supervise import Lost, Outcome, Ready, supervise
+from likeness.curate.types import ClipSource
+from likeness.curate.worker import Fatal, MakeWorker, Reply, attempt, build
+from likeness.threads import end_with_parent
+
+_JOIN_S = 10
+
+
+def run_local(
+    sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float
+) -> Iterator[Outcome | None]:
+    """Have clips measured by processes of this machine; see :func:`likeness.curate.supervise.supervise`.
+
+    Args:
+        make: called once in each process; must be importable there.
+    """
+    return supervise(sources, LocalCrew(make), workers=workers, deadline_s=deadline_s)
+
+
+@dataclass(frozen=True, eq=False)
+class _Local:
+    process: BaseProcess
+    connection: Connection
+
+
+class LocalCrew:
+    """Processes that are started afresh, so that no state of ours is in them."""
+
+    def __init__(self, make: MakeWorker) -> None:
+        self._make = make
+        self._context = multiprocessing.get_context("spawn")
+        self._running: set[_Local] = set()
+
+    def start(self) -> _Local:
+        """Begin to start a process."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._make), daemon=True)
+        with _one_thread():
+            process.start()
+        theirs.close()  # or its end would not be seen
+        worker = _Local(process, ours)
+        self._running.add(worker)
+        return worker
+
+    def give(self, worker: _Local, source: ClipSource) -> None:
+        """Send a clip through the pipe."""
+        try:
+            worker.connection.send(source)
+        except OSError:
+            return  # it died; `wait` finds the end of the pipe
+
+    def wait(self, workers: Sequence[_Local], timeout_s: float) -> list[tuple[_Local, Ready | Reply | Lost]]:
+        """Messages that are there, one a worker; the end of a pipe is the end of its process."""
+        by_connection = {worker.connection: worker for worker in workers}
+        events: list[tuple[_Local, Ready | Reply | Lost]] = []
+        for connection in wait(list(by_connection), timeout_s):
+            worker = by_connection[connection]  # pyright: ignore[reportArgumentType]
+            try:
+                events.append((worker, worker.connection.recv()))
+            except (EOFError, OSError):
+                events.append((worker, _lost(worker.process)))
+        return events
+
+    def kill(self, worker: _Local) -> None:
+        """SIGKILL: a process may hang in native code."""
+        self._running.discard(worker)
+        worker.connection.close()
+        worker.process.kill()
+        worker.process.join(_JOIN_S)
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._running:
+            worker.process.kill()
+        for worker in list(self._running):
+            self.kill(worker)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A process that is started meanwhile computes on one thread, unless the user has said otherwise; its libraries read this when
+    they are imported, before any line of ours could tell them."""
+    kept = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - kept.keys():
+            del os.environ[name]
+
+
+def _lost(process: BaseProcess) -> Lost:
+    process.join(_JOIN_S)
+    code = process.exitcode
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        return Lost(f"the process was ended by {name}", is_killed=name in ("SIGKILL", "SIGTERM"))
+    return Lost(f"the process ended with exit code {code}")
+
+
+def _serve(connection: Connection, make: MakeWorker) -> None:
+    """The life of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
+    end_with_parent()
+    worker = build(make)
+    try:
+        if isinstance(worker, Fatal):
+            connection.send(worker)
+            return
+        connection.send(Ready())
+        while True:
+            connection.send(attempt(worker, connection.recv()))
+    except (EOFError, OSError):
+        os._exit(0)  # the parent is gone or wants no more
