@@ -74,12 +74,6 @@ def plain(order: Order, size: int) -> np.ndarray:
     return frames_of(clip_of(order.people, order.number), size)
 
 
-def three(order: Order, size: int) -> np.ndarray:
-    """Three faces, a little larger than the world draws them: theirs lie at the 4 % that a face must cover."""
-    clip = clip_of(order.people, order.number)
-    return frames_of(replace(clip, noise=scaled(clip, 0.185).noise), size)
-
-
 def tiny(order: Order, size: int) -> np.ndarray:
     return frames_of(scaled(clip_of(order.people, order.number), 0.09), size)
 
@@ -253,7 +247,7 @@ class Kind:
 SOUND = {
     "plain": Kind("ok"),
     "two people": Kind("ok", people=2),
-    "three people": Kind("ok", pictures=three, people=3),
+    "three people": Kind("ok", people=3),
     "uncaptioned": Kind("ok", caption=UNCAPTIONED),
     "hostile caption": Kind("ok", caption="<script>alert('a woman')</script> & <b>"),
     "variable rate": Kind("ok", write=variable_rate),
