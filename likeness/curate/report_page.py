@@ -145,15 +145,16 @@ def _funnel(page: Page) -> str:
     for step in page.funnel:
         name = "kept" if step.status == "ok" else step.reason
         lines.append(_line(name, step.count, page.num_clips, _CLASS.get(step.status, "failed"), step.rule))
-    return f'<div class="funnel">{"".join(lines)}</div>'
+    return f'<table class="funnel"><tbody>{"".join(lines)}</tbody></table>'
 
 
 def _line(name: str, count: int, whole: int, colour: str, rule: str) -> str:
     share = count / max(1, whole)
-    bar = f'<div><div class="bar {colour}" style="width:{100 * share:.2f}%"></div></div>'
-    told = f'<div class="rule">{escape(rule)}</div>' if rule else ""
+    bar = f'<div class="bar {colour}" style="width:{100 * share:.2f}%"></div>'
+    told = f'<span class="rule">{escape(rule)}</span>' if rule else ""
     return (
-        f'<div>{escape(name)}</div><div class="count">{count:,} <span class="soft">{share:.1%}</span></div>{bar}{told}'
+        f'<tr><td>{escape(name)}{told}</td><td class="count">{count:,} <span class="soft">{share:.1%}</span></td>'
+        f'<td class="share">{bar}</td></tr>'
     )
 
 
