@@ -41,6 +41,15 @@ class Group(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
+class RunGroup(TyperGroup):
+    """A command group whose command `run` is meant where none is named: `curate clips/` is `curate run clips/`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
 def _fail(error: Exception) -> NoReturn:
     if isinstance(error, UserError):
         print_line("error", str(error))

@@ -1,0 +1,98 @@
+"""The progress of a curation on stderr: how far, how fast, how long still, and what has become of the clips so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from likeness.cli._group import print_line
+
+_LINES = 20  # in a log file, over a whole run
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f} clips/s", style="progress.data.speed")
+
+
+class _ProgressWithLine(Progress):
+    line: str = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.line:
+            yield Text(self.line, style="dim")
+
+
+class FunnelBar:
+    """A bar with a line below it on a terminal; elsewhere a line now and then. Use as a context manager."""
+
+    def __init__(self, text: str, *, quiet: bool = False, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
+        self.is_shown = console.is_terminal and not quiet
+        self._text, self._quiet = text, quiet
+        self._progress = _ProgressWithLine(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            disable=not self.is_shown,
+        )
+        self._task = self._progress.add_task(text, total=None)
+        self._began_s, self._first, self._told = 0.0, -1, -1
+
+    def __enter__(self) -> FunnelBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, total: int, funnel: Mapping[str, int]) -> None:
+        """So many of `total` clips are through; `funnel` counts them by what became of them, "kept" or a reason."""
+        self._progress.line = told(funnel)
+        if self._first < 0:
+            # What an earlier run did says nothing about the speed of this one.
+            self._first, self._began_s = done, time.monotonic()
+            self._progress.reset(self._task, completed=done, total=total)
+        self._progress.update(self._task, completed=done, total=total)
+        part = done * _LINES // max(total, 1)
+        if not self.is_shown and not self._quiet and part > self._told:
+            self._told = part
+            seconds = time.monotonic() - self._began_s
+            rate = (done - self._first) / seconds if seconds > 0 else 0.0
+            left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+            counts = f"; {self._progress.line}" if self._progress.line else ""
+            print_line(self._text, f"{done:,} of {total:,} clips, {rate:.1f} a second{left}{counts}")
+
+
+def told(funnel: Mapping[str, int]) -> str:
+    """Counts in one line, the kept first, then by size."""
+    order = sorted(funnel.items(), key=lambda item: (item[0] != "kept", -item[1], item[0]))
+    return ", ".join(f"{name} {count:,}" for name, count in order if count)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
