@@ -82,9 +82,10 @@ class FunnelBar:
             self._told = part
             seconds = time.monotonic() - self._began_s
             rate = (done - self._first) / seconds if seconds > 0 else 0.0
+            speed = f", {rate:.1f} a second" if rate > 0 else ""
             left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
             counts = f"; {self._progress.line}" if self._progress.line else ""
-            print_line(self._text, f"{done:,} of {total:,} clips, {rate:.1f} a second{left}{counts}")
+            print_line(self._text, f"{done:,} of {total:,} clips{speed}{left}{counts}")
 
 
 def told(funnel: Mapping[str, int]) -> str:
