@@ -82,8 +82,8 @@ class FaceAnalyser:
             CheckpointError: as :meth:`likeness.faces.pack.FacePack.load`, or the pack has no recogniser.
         """
         pack = FacePack.load(folder)
-        models = (pack.detector, pack.recognizer)
-        return cls(pack, weights_hash(*(Path(model.model_file) for model in models if model is not None)))
+        files = [Path(str(model.model_file)) for model in (pack.detector, pack.recognizer) if model is not None]
+        return cls(pack, weights_hash(*files))
 
     def look(self, picture: np.ndarray) -> tuple[SeenFace, ...]:
         """The faces of a picture ``uint8 [H, W, 3]`` RGB, the largest first."""
