@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
         key: 32 hex digits; see :func:`row_key`.
-        id, group: of the item.
+        id: of the item.
         metric, protocol, weights: of the metric.
         status, reason, values, curves, details: its result.
         video_sha256: of the file's bytes; "" for a video that is missing.
@@ -42,7 +42,6 @@ class Row:
 
     key: str
     id: str
-    group: str
     metric: str
     protocol: str
     weights: str

@@ -293,7 +293,6 @@ def _row(
     return Row(
         key=key,
         id=item.id,
-        group=item.group,
         metric=metric.name,
         protocol=metric.protocol,
         weights=metric.weights,
