@@ -1,0 +1,209 @@
+"""From the record to the final tables: what is decided about each clip, and the faces of those that are kept.
+
+Nothing is decoded. Rows stand in the order of the clips' paths and hold nothing that depends on the order of work, so the tables
+are the same whatever was interrupted on the way.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from likeness.curate.config import CurationConfig
+from likeness.curate.record import Current, Dataset, write_table
+from likeness.curate.rules import RULES, decide, rank, score
+from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, measures_of, reference_columns
+from likeness.curate.types import Measures
+from likeness.disk import full_disk_told
+from likeness.errors import UserError
+from likeness.media import atomic_write
+
+CLIPS, FACES = "clips.parquet", "faces.parquet"
+VERDICT = pa.schema(
+    [("status", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64()),
+     ("score", pa.float64())]
+)  # fmt: skip
+_AT_ONCE = 65536  # rows of faces
+_UNSEEN = Measures(
+    width=0, height=0, fps=0.0, duration_s=0.0, rotation=0, num_expected=0, num_delivered=0, num_corrupt=0, num_people=(),
+    cosines=(), areas=(), flow=0.0, motion=0.0, aesthetics=None,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What became of the clips of a dataset.
+
+    Attributes:
+        clips: all of them.
+        statuses: clips by status; sums to ``clips``.
+        reasons: those that are not kept, by status and reason.
+        faces: reference faces of those that are kept.
+        uncaptioned: clips without a caption.
+    """
+
+    clips: int
+    statuses: dict[str, int]
+    reasons: dict[tuple[str, str], int]
+    faces: int = 0
+    uncaptioned: int = 0
+
+
+def dropped_unseen(caption: str | None, config: CurationConfig) -> bool:
+    """Whether a clip's caption alone decides against it, so that it need not be decoded. It is the first rule of the table."""
+    return decide(_UNSEEN, config, caption).reason == RULES[0].reason
+
+
+def write_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]:
+    """Decide about every clip and write ``clips.parquet``: source, verdict and measures, a row a clip.
+
+    Raises:
+        UserError: for clips that were not measured yet, or a full disk.
+    """
+    table = _decided(dataset, current)
+    statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
+    counts = Counts(
+        clips=len(table),
+        statuses=dict(Counter(statuses)),
+        reasons=dict(Counter((s, r) for s, r in zip(statuses, reasons, strict=True) if s != "ok")),
+        uncaptioned=table.column("caption").null_count,
+    )
+    write_table(dataset.folder / CLIPS, table)
+    return table, counts
+
+
+def _decided(dataset: Dataset, current: Current) -> pa.Table:
+    sources = dataset.sources()
+    captions = sources.column("caption").to_pylist()
+    index = {key: number for number, key in enumerate(sources.column("key").to_pylist())}
+    found: list[pa.Table] = []
+    places: list[np.ndarray] = []  # of the rows of `found` among the sources
+    lines: dict[int, _Line] = {}
+    for table in current.tables(["key", *FOUND.names, *MEASURES.names]):
+        at = np.array([index.get(key, -1) for key in table.column("key").to_pylist()], np.int64)
+        if (at < 0).any():  # of clips that were named once and are no longer
+            table, at = table.filter(pa.array(at >= 0)), at[at >= 0]
+        places.append(at)
+        found.append(table.drop_columns(["key"]))
+        lines |= zip(at.tolist(), _lines(table, [captions[place] for place in at], dataset.config), strict=True)
+    unseen = [place for place in range(len(sources)) if place not in lines]
+    lines |= {place: _unseen_line(captions[place], dataset.config) for place in unseen}
+    if missing := sum(lines[place].reason != RULES[0].reason for place in unseen):
+        raise UserError(
+            f"{missing} of the {len(sources)} clips of {dataset.folder} have not been measured yet. Run the same `likeness curate` "
+            "again, with the settings that you want; it measures these alone."
+        )
+    ordered = _ranked([lines[place] for place in range(len(sources))], sources.column("key"), dataset.config)
+    verdicts = [pa.array([getattr(line, field.name) for line in ordered], field.type) for field in VERDICT]
+    found.append(_nulls([*FOUND, *MEASURES], len(unseen)))
+    order = np.argsort(np.concatenate([*places, np.array(unseen, np.int64)]), kind="stable")
+    rows = pa.concat_tables(found).select(["clip_id", "detail", *MEASURES.names]).take(pa.array(order))
+    names = [*SOURCE.names, *VERDICT.names, *rows.column_names]
+    return pa.table([*sources.columns, *verdicts, *rows.columns], names=names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    status: str
+    reason: str = ""
+    value: float | None = None
+    threshold: float | None = None
+    score: float | None = None
+
+
+def _lines(table: pa.Table, captions: Sequence[str | None], config: CurationConfig) -> Iterator[_Line]:
+    """What is decided about each row; the best have not been chosen yet."""
+    statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
+    for measures, caption, status, reason in zip(measures_of(table), captions, statuses, reasons, strict=True):
+        if measures is None:
+            yield _Line(status, reason)
+            continue
+        verdict = decide(measures, config, caption)
+        if verdict.keep:
+            yield _Line("ok", score=score(measures, config.ranking))
+        else:
+            yield _Line("dropped", verdict.reason, verdict.value, verdict.threshold)
+
+
+def _unseen_line(caption: str | None, config: CurationConfig) -> _Line:
+    verdict = decide(_UNSEEN, config, caption)
+    return _Line("dropped", verdict.reason, verdict.value, verdict.threshold)
+
+
+def _ranked(lines: list[_Line], keys: pa.ChunkedArray, config: CurationConfig) -> list[_Line]:
+    """With those dropped that pass every rule and are not among the best."""
+    passed = [place for place, line in enumerate(lines) if line.status == "ok"]
+    scores = [lines[place].score or 0.0 for place in passed]
+    verdicts = rank(keys.take(pa.array(passed, pa.int64())).to_pylist(), scores, config.ranking.top)
+    for place, verdict in zip(passed, verdicts, strict=True):
+        if not verdict.keep:
+            lines[place] = _Line("dropped", verdict.reason, verdict.value, verdict.threshold, lines[place].score)
+    return lines
+
+
+def _nulls(fields: Sequence[pa.Field], count: int) -> pa.Table:
+    return pa.table([pa.nulls(count, field.type) for field in fields], schema=pa.schema(fields))
+
+
+def write_faces(dataset: Dataset, current: Current, clips: pa.Table) -> int:
+    """Write ``faces.parquet``: the reference faces of the clips that are kept, in the order of ``clips.parquet``; ``clip`` is the
+    number of the row there. Returns how many there are.
+
+    Embeddings are by far the largest part; they pass through a file, so that memory does not bound the size of a dataset.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    statuses, keys = clips.column("status").to_pylist(), clips.column("key").to_pylist()
+    index = {key: place for place, (key, status) in enumerate(zip(keys, statuses, strict=True)) if status == "ok"}
+    parts: list[pa.Table] = []
+    owners: list[np.ndarray] = []
+    width = 0
+    with full_disk_told(dataset.folder), tempfile.TemporaryFile(dir=dataset.folder) as file:
+        for table in current.tables(["key", "references"]):
+            keys = table.column("key").to_pylist()
+            wanted = [number for number, key in enumerate(keys) if key in index]
+            lists = pa.concat_arrays(table.column("references").take(pa.array(wanted, pa.int64())).chunks)
+            references = pa.Table.from_struct_array(lists.flatten())
+            if len(references):
+                part, embeddings = reference_columns(references)
+                width = embeddings.shape[1]
+                file.write(embeddings.tobytes())
+                parts.append(part)
+                owners.append(np.repeat([index[keys[number]] for number in wanted], np.diff(lists.offsets.to_numpy())))
+        file.flush()
+        count = sum(len(part) for part in parts)
+        owner = np.concatenate([np.zeros(0, np.int64), *owners])
+        order = np.argsort(owner, kind="stable")  # of one clip they stand in order already
+        embeddings = (
+            np.memmap(file, np.float16, "r", shape=(count, width))
+            if count * width
+            else np.zeros((count, width), np.float16)
+        )
+        _write_in_order(dataset.folder / FACES, parts, owner, embeddings, order)
+    return count
+
+
+def _write_in_order(
+    path: Path, parts: list[pa.Table], owner: np.ndarray, embeddings: np.ndarray, order: np.ndarray
+) -> None:
+    plain = [field for field in REFERENCE if field.name != "embedding"]
+    schema = pa.schema([("clip", pa.int64()), *plain, REFERENCE.field("embedding")])
+    rows = pa.concat_tables([_nulls(plain, 0), *parts]).combine_chunks()
+    with atomic_write(path) as temporary, pq.ParquetWriter(
+        temporary, schema, compression="zstd", use_dictionary=False
+    ) as writer:  # fmt: skip
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            values = embeddings[some]  # [n, D]
+            offsets = np.arange(len(some) + 1, dtype=np.int32) * values.shape[1]
+            lists = pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
+            columns = [pa.array(owner[some]), *rows.take(pa.array(some)).columns, lists]
+            writer.write_table(pa.table(columns, schema=schema))
