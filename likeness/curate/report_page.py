@@ -91,7 +91,6 @@ class Failure:
     name: str
     status: str
     reason: str
-    attempts: int
     command: str
 
 
@@ -176,7 +175,8 @@ def _chart(histogram: Histogram) -> str:
         anchor = "start" if x < _WIDTH / 2 else "end"
         shift = 4 if anchor == "start" else -4
         parts.append(f'<line class="mark" x1="{x:.1f}" y1="{_TOP - 12}" x2="{x:.1f}" y2="{base}"/>')
-        label = escape(f"{what} {number(value, histogram.unit)}")
+        beyond = " \N{RIGHTWARDS ARROW}" if value > histogram.high else ""
+        label = escape(f"{what} {number(value, histogram.unit)}{beyond}")
         parts.append(f'<text class="mark" x="{x + shift:.1f}" y="{_TOP - 4}" text-anchor="{anchor}">{label}</text>')
     ends = ((0, "start", histogram.low), (_WIDTH, "end", histogram.high))
     for x, anchor, value in ends:
@@ -241,7 +241,7 @@ def _failures(page: Page) -> str:
     if not page.failures:
         return '<p class="soft">Every clip could be measured.</p>'
     rows = "".join(
-        f"<tr><td>{escape(f.status)}</td><td>{escape(f.reason)}</td><td>{f.attempts}</td>"
+        f"<tr><td>{escape(f.status)}</td><td>{escape(f.reason)}</td>"
         f"<td>{escape(f.name)}<br><code>{escape(f.command)}</code></td></tr>"
         for f in page.failures
     )
@@ -250,6 +250,6 @@ def _failures(page: Page) -> str:
     return (
         "<p>Crashes and timeouts were tried again alone before they were set aside. The command measures the one clip again, "
         "in its own process.</p>"
-        '<div class="scroll"><table><thead><tr><th>status</th><th>reason</th><th>attempts</th><th>clip and command</th></tr></thead>'
+        '<div class="scroll"><table><thead><tr><th>status</th><th>reason</th><th>clip and command</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>{more}"
     )

@@ -53,7 +53,7 @@ def page_of(**changes) -> Page:
         ),
         "boundaries": (Gallery(title="near", pictures=(picture,)),),
         "bands": (Band(title=HOSTILE, count=2, strips=(Strip(references=(jpeg(),), clip=jpeg(), lines=(HOSTILE,)),)),),
-        "failures": (Failure(name=HOSTILE, status="crash", reason=HOSTILE, attempts=2, command=HOSTILE),),
+        "failures": (Failure(name=HOSTILE, status="crash", reason=HOSTILE, command=HOSTILE),),
         "num_failures": 5,
         "settings": HOSTILE,
     }
