@@ -1,0 +1,94 @@
+"""Folders that `likeness generate` wrote: the sidecars say what each video should show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import UserError
+from likeness.evaluate.types import Item
+from likeness.media import sha256_file
+from likeness.sidecar import read_sidecar
+
+_FAILURES = "failures.json"  # what a batch could not make
+
+
+def read_run_folder(folder: Path) -> list[Item]:
+    """A row for each sidecar, and for each job that failed; the id is the video's path without its suffix.
+
+    People are told apart by the bytes of their photographs, so two runs from the same photographs have the same groups.
+
+    Raises:
+        UserError: no such folder, or none that `likeness generate` wrote.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} of videos. Give the folder that `likeness generate` wrote.")
+    items = {}
+    for path in sorted(folder.rglob("*.json")):
+        if path.name == _FAILURES:
+            items |= {item.id: item for item in _failed(path, folder)}
+            continue
+        try:
+            record = read_sidecar(path)
+        except UserError:
+            continue  # other JSON may lie there: reports, lists
+        item = _item(record, path, folder)
+        items[item.id] = item
+    if not items:
+        raise UserError(
+            f"The folder {folder} was not written by `likeness generate`: no video in it has a .json file beside it. Name "
+            "what the videos should show with --benchmark."
+        )
+    return [items[id] for id in sorted(items)]
+
+
+def _item(record: dict[str, Any], path: Path, folder: Path) -> Item:
+    try:
+        video = path.with_name(record["video"])
+        faces = [entry for entry in record["references"] if entry.get("kind", "face") == "face"]
+        id = video.relative_to(folder).with_suffix("").as_posix()
+        return Item(
+            id=id,
+            video=video,
+            prompt=record["prompt"],
+            references=tuple(path.parent / entry["path"] for entry in faces),
+            people=tuple(range(len(faces))),
+            group="+".join(entry["sha256"][:12] for entry in faces) or id,
+            tags={
+                "model": record["model_name"] or Path(record["model_path"]).name,
+                "method": record["method"]["name"],
+                "seed": str(record["settings"]["seed"]),
+            },
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"The sidecar {path} lacks or has something that is not understood here: {error}. Was it made by another version?"
+        ) from None
+
+
+def _failed(path: Path, folder: Path) -> list[Item]:
+    """Jobs of a batch that came to nothing: their videos are missing, and so they are told."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        items = []
+        for entry in entries:
+            video = path.with_name(entry["output"])
+            references = tuple(Path(reference) for reference in entry["references"])
+            known = [reference for reference in references if reference.is_file()]
+            id = video.relative_to(folder).with_suffix("").as_posix()
+            items.append(
+                Item(
+                    id=id,
+                    video=video,
+                    prompt=entry["prompt"],
+                    references=tuple(known),
+                    people=tuple(range(len(known))),
+                    group="+".join(sha256_file(reference)[:12] for reference in known) or id,
+                )
+            )
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"The list of failed jobs {path} is damaged. Run `likeness generate` again, or remove it."
+        ) from None
+    return items
