@@ -87,9 +87,9 @@ class _Writer:
 
 def _upright(stream: VideoStream, frame: VideoFrame) -> Graph:
     """Turned as the display matrix says, to even sides, in what H.264 stores."""
-    import av
+    from av.filter import Graph
 
-    graph = av.filter.Graph()
+    graph = Graph()
     parts = [graph.add_buffer(template=stream)]
     if turn := _TURNS.get(round(frame.rotation) % 360):
         parts.append(graph.add(*turn))
