@@ -1,8 +1,12 @@
-"""How threads of numerical libraries wait, imported before those libraries are; and processes that end with their parent."""
+"""How threads wait, processes end and signals stop a run; imported before numerical libraries are."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 
 def wait_passively() -> None:
@@ -28,3 +32,23 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Collects SIGTERM and SIGINT, unless they are ignored; a second one of them acts as it did before."""
+    asked: list[int] = []
+    kept: dict[int, Any] = {}
+
+    def note(number: int, frame: Any) -> None:
+        asked.append(number)
+        signal.signal(number, kept[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            kept[number] = signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 from likeness.errors import UserError
+from likeness.threads import stop_signals
 from likeness.train import checkpoint
 from likeness.train.average import ParameterAverage
 from likeness.train.config import TrainConfig
@@ -108,7 +108,7 @@ class Trainer:
         step = self._resume(module, optimizers, log)
         previewer = Previewer(config, self.output, self.parts, is_main=accelerator.is_main_process)
         rank, world, size = accelerator.process_index, accelerator.num_processes, config.micro_batch_size
-        with _stop_signals() as asked, ExitStack() as stack:
+        with stop_signals() as asked, ExitStack() as stack:
             batches = iter(loader.batches(step * accumulation))
             stack.callback(getattr(batches, "close", lambda: None))
             while step < config.steps:
@@ -222,26 +222,6 @@ def _synchronised(accelerator: Accelerator, module: Any, is_last: bool) -> Itera
     else:
         with accelerator.no_sync(module):
             yield
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT, unless they are ignored; a second one of them acts as it did before."""
-    asked: list[int] = []
-    kept: dict[int, Any] = {}
-
-    def note(number: int, frame: Any) -> None:
-        asked.append(number)
-        signal.signal(number, kept[number])
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            kept[number] = signal.signal(number, note)
-    try:
-        yield asked
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
