@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _CRF = 16
+_ROUNDING_S = 1e-3  # containers round times
 _TURNS = {
     90: ("transpose", "cclock"),
     270: ("transpose", "clock"),
@@ -23,6 +24,8 @@ _TURNS = {
 
 def cut(source: Path, start_s: float, end_s: float | None, output: Path) -> None:
     """Write the frames of ``start_s <= time < end_s`` to an MP4 file without sound, turned upright, at their own times. Atomic.
+
+    Times are seconds from the first frame of the file, as in :class:`~likeness.curate.types.ClipSource`.
 
     Raises:
         ClipError: the video cannot be read, or has no frame in that span.
@@ -38,13 +41,14 @@ def cut(source: Path, start_s: float, end_s: float | None, output: Path) -> None
                 av.open(str(temporary), "w", options={"movflags": "+faststart"}) as writing,
             ):
                 stream = reading.streams.video[0]
+                origin_s = float((stream.start_time or 0) * (stream.time_base or 0))
                 if start_s > 0:
-                    reading.seek(int(start_s * 1_000_000))  # microseconds; to the key frame before
+                    reading.seek(int((origin_s + start_s) * 1_000_000))  # microseconds; to the key frame before
                 writer = None
                 for frame in reading.decode(stream):
-                    if frame.time is None or frame.time < start_s:
+                    if frame.time is None or frame.time - origin_s < start_s - _ROUNDING_S:
                         continue
-                    if end_s is not None and frame.time >= end_s:
+                    if end_s is not None and frame.time - origin_s >= end_s - _ROUNDING_S:
                         break
                     if writer is None:
                         writer = _Writer(writing, stream, frame)
