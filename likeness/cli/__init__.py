@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli import convert, generate, models, precompute, train, world
+from likeness.cli import compare, convert, evaluate, generate, models, precompute, train, world
 from likeness.cli._group import Group
 from likeness.threads import wait_passively
 
@@ -38,6 +38,8 @@ def likeness(
 app.command("generate")(generate.generate)
 app.command("precompute")(precompute.precompute)
 app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.add_typer(world.app, name="world")
