@@ -22,10 +22,14 @@ from likeness.backbones.base import Backbone
 from likeness.backbones.families import Family, family_of
 from likeness.backbones.hub import Announce, fetch
 from likeness.backbones.known import MODELS
+from likeness.backbones.lora import merge_lora
 from likeness.errors import CheckpointError, UserError
 from likeness.method import Method
 
 METHOD_FILE = "method.json"
+LORA_FILE = "pytorch_lora_weights.safetensors"
+BASE_KEY = "base"  # of model_index.json: the model, by name or by its folder's path from this one, whose parts complete this one's
+_MAX_BASES = 4  # that stand on each other
 _MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.md"]
 
 
@@ -54,6 +58,57 @@ def resolve_model(name: str | os.PathLike[str], announce: Announce = nullcontext
             )
         return known.folder
     return fetch(str(known.repo), _MODEL_FILES, "give its folder, or use the model 'tiny'", announce)
+
+
+def folders_of(folder: Path) -> list[Path]:
+    """A model's folder, then that of the model which it completes itself from, and so on.
+
+    A folder need not have every part: one whose ``model_index.json`` names a ``base`` holds what was trained, a transformer or a
+    LoRA of the base's, and takes the rest from there.
+
+    Raises:
+        UserError: for a base on the Hub that cannot be downloaded.
+        CheckpointError: for a base that is not there, or a chain of them without an end.
+    """
+    folders = [folder]
+    while (name := _read_json(folders[-1] / "model_index.json").get(BASE_KEY)) is not None:
+        beside = folders[-1] / str(name)
+        if not beside.is_dir() and str(name) not in MODELS:
+            raise CheckpointError(
+                f"{folders[-1]} holds a part of a model; the rest is in its base, {name!r}, which is neither a folder beside it nor "
+                f"a known model. Put it there, or name it under {BASE_KEY!r} in model_index.json."
+            )
+        if len(folders) > _MAX_BASES:
+            raise CheckpointError(
+                f"{folder} stands on more than {_MAX_BASES} bases, one on the other; does one name itself?"
+            )
+        folders.append(beside if beside.is_dir() else resolve_model(str(name)))
+    return folders
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """A model's ``model_index.json``, completed by its base's."""
+    index: dict[str, Any] = {}
+    for path in reversed(folders_of(folder)):
+        index |= _read_json(path / "model_index.json")
+    index.pop(BASE_KEY, None)
+    return index
+
+
+def part_folder(folder: Path, part: str) -> Path:
+    """Where a part of a model lies: in its folder or in that of its base. A part that is nowhere is looked for in the last."""
+    folders = folders_of(folder)
+    return next((path / part for path in folders if (path / part).is_dir()), folders[-1] / part)
+
+
+def loras_of(folder: Path) -> list[Path]:
+    """LoRA files between a model and the folder of its transformer, in the order in which they were trained."""
+    found: list[Path] = []
+    for path in folders_of(folder):
+        if (path / "transformer").is_dir():
+            break
+        found += [path / LORA_FILE] if (path / LORA_FILE).is_file() else []
+    return found[::-1]
 
 
 def load_method(folder: Path) -> Method:
@@ -106,23 +161,27 @@ def load_backbone(
     folder = resolve_model(model)
     family = check_folder(folder)
     parts = {
-        part: _load_model(cls, folder / part, vae_dtype if part == "vae" else dtype)
+        part: _load_model(cls, part_folder(folder, part), vae_dtype if part == "vae" else dtype)
         for part, cls in family.parts.items()
         if part != "transformer" or not encoders_only
     }
     if not encoders_only:
         parts["transformer"] = family.prepare(parts["transformer"], method)
+        for path in loras_of(folder):
+            merge_lora(parts["transformer"], path)
     for module in parts.values():
         module.eval().requires_grad_(False).to(device)
     if encoders_only:
         with torch.device("meta"):
             transformer: Any = family.parts["transformer"]
-            parts["transformer"] = transformer.from_config(_read_json(folder / "transformer" / "config.json")).eval()
+            parts["transformer"] = transformer.from_config(
+                _read_json(part_folder(folder, "transformer") / "config.json")
+            ).eval()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(part_folder(folder, "tokenizer"), local_files_only=True)
     except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
-        raise CheckpointError(f"{folder / 'tokenizer'} cannot be loaded: {_first_line(error)}") from error
-    scheduler = family.scheduler(_read_json(folder / "scheduler" / "scheduler_config.json"), shift)
+        raise CheckpointError(f"{part_folder(folder, 'tokenizer')} cannot be loaded: {_first_line(error)}") from error
+    scheduler = family.scheduler(_read_json(part_folder(folder, "scheduler") / "scheduler_config.json"), shift)
     try:
         return family.backbone(**parts, tokenizer=tokenizer, scheduler=scheduler)
     except UserError as error:
@@ -135,22 +194,25 @@ def check_folder(folder: Path) -> Family:
     Raises:
         CheckpointError: naming the first file that is missing, cut short or not what its name says.
     """
-    index = _read_json(folder / "model_index.json")
+    index = read_index(folder)
     if "transformer" not in index:
         raise CheckpointError(f"{folder / 'model_index.json'} lists no transformer: not a text-to-video model.")
-    family = family_of(str(_read_json(folder / "transformer" / "config.json").get("_class_name")))
+    family = family_of(str(_read_json(part_folder(folder, "transformer") / "config.json").get("_class_name")))
     missing = [part for part in (*family.parts, "tokenizer", "scheduler") if part not in index]
     if missing:
         raise CheckpointError(
             f"{folder / 'model_index.json'} lists no {', '.join(missing)}: not a {family.name} text-to-video model."
         )
     for part in family.parts:
-        _read_json(folder / part / "config.json")
+        place = part_folder(folder, part)
+        _read_json(place / "config.json")
         stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        for path in _weight_files(folder / part, stem):
+        for path in _weight_files(place, stem):
             _check_safetensors(path)
-    _read_json(folder / "tokenizer" / "tokenizer_config.json")
-    _read_json(folder / "scheduler" / "scheduler_config.json")
+    for path in loras_of(folder):
+        _check_safetensors(path)
+    _read_json(part_folder(folder, "tokenizer") / "tokenizer_config.json")
+    _read_json(part_folder(folder, "scheduler") / "scheduler_config.json")
     return family
 
 

@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.loaders import CogVideoXLoraLoaderMixin, LTX2LoraLoaderMixin, WanLoraLoaderMixin
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
 
-from likeness.errors import UserError
+from likeness.errors import CheckpointError, UserError
 
 # Class of the transformer or a base of it -> what knows the family's LoRA formats, those of other trainers among them.
 _READERS = {
@@ -69,3 +74,34 @@ class LoraMixin(CogVideoXLoraLoaderMixin):
             hotswap=hotswap,
             **options,
         )
+
+
+@torch.no_grad()
+def merge_lora(transformer: nn.Module, path: Path) -> None:
+    """Add a LoRA that this package trained to the weights: ``W + B A`` for each pair in its file, whose scale is in B.
+
+    Args:
+        transformer: with every layer of the file.
+        path: safetensors, ``transformer.LAYER.lora_A.weight [r, in]`` and ``transformer.LAYER.lora_B.weight [out, r]``.
+
+    Raises:
+        CheckpointError: naming the first tensor that has no partner, no layer or another shape.
+    """
+    with safe_open(path, framework="pt") as file:
+        if "lora_adapter_metadata" in (file.metadata() or {}):  # diffusers' own, with a scale apart
+            raise CheckpointError(f"{path} was not trained with this package; load it with pipeline.load_lora_weights.")
+    tensors = load_file(path)
+    layers = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    foreign = sorted(set(tensors) - {f"{layer}.lora_{side}.weight" for layer in layers for side in "AB"})
+    if foreign or not layers:
+        raise CheckpointError(f"{path} is not a LoRA of this package: {foreign[0] if foreign else 'it is empty'}.")
+    for layer in sorted(layers):
+        try:
+            weight = transformer.get_parameter(f"{layer.removeprefix('transformer.')}.weight")
+            down, up = tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"]
+            change = up.float() @ down.float()
+        except (AttributeError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"{path}: {layer} does not fit the base that it stands on ({error}).") from error
+        if change.shape != weight.shape:
+            raise CheckpointError(f"{path}: {layer} is {list(change.shape)}, the base has {list(weight.shape)}.")
+        weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from likeness.backbones.load import part_folder, read_index
 from likeness.convert.keys import Piece
 from likeness.disk import check_room
 
@@ -23,10 +24,17 @@ Progress = Callable[[int, int], None]
 
 
 def part_files(base: Path) -> list[Path]:
-    """Files of the parts other than the transformer that the ``model_index.json`` of a model folder lists."""
-    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
-    parts = [name for name in index if name != "transformer" and (base / name).is_dir()]
-    return [path for name in parts for path in sorted((base / name).rglob("*")) if path.is_file()]
+    """Files of the parts other than the transformer that the ``model_index.json`` of a model folder lists, its own or its base's."""
+    return [path for _, files in _parts(base) for path in files]
+
+
+def _parts(base: Path) -> list[tuple[str, list[Path]]]:
+    folders = {name: part_folder(base, name) for name in read_index(base) if name != "transformer"}
+    return [
+        (name, [path for path in sorted(folder.rglob("*")) if path.is_file()])
+        for name, folder in folders.items()
+        if folder.is_dir()
+    ]
 
 
 def take_parts(base: Path, folder: Path, *, room: int = 0) -> None:
@@ -45,8 +53,11 @@ def take_parts(base: Path, folder: Path, *, room: int = 0) -> None:
         UserError: for a disk with too little space.
     """
     to_copy: list[tuple[Path, Path]] = []
-    for path in part_files(base):
-        target = folder / path.relative_to(base)
+    for path, target in (
+        (path, folder / name / path.relative_to(part_folder(base, name)))
+        for name, files in _parts(base)
+        for path in files
+    ):
         target.parent.mkdir(parents=True, exist_ok=True)
         real = path.resolve()  # the Hub's cache has links, of which a hard link would be another
         if path.suffix == ".safetensors":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from likeness.backbones.known import MODELS
+from likeness.backbones.load import folders_of
 from likeness.convert.fetch import prepare
 from likeness.errors import UserError
 from likeness.faces import FaceTools, Reference, faces_folder, load_faces, whole_picture
@@ -145,7 +146,11 @@ class Studio:
             "photographs": [self._digest(path) for path in job.references],
             "kinds": list(job.reference_kinds),
             "method": self.pipeline.method.to_dict(),
-            "model": folder_hashes(self.folder),
+            "model": {
+                f"{'base/' * depth}{name}": digest
+                for depth, folder in enumerate(folders_of(self.folder))
+                for name, digest in folder_hashes(folder).items()
+            },
             "faces": folder_hashes(self.faces_folder) if job.references else {},
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "dtype": str(self.pipeline.transformer.dtype).removeprefix("torch."),

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from likeness.backbones.load import METHOD_FILE, resolve_model
+from likeness.backbones.known import MODELS
+from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, read_index, resolve_model
 from likeness.convert.write import take_parts
 from likeness.errors import UserError
 from likeness.train.average import ParameterAverage, gather, trained_parameters
@@ -19,7 +20,6 @@ from likeness.train.config import TrainConfig
 from likeness.train.parts import Parts
 
 CONFIG_FILE = "training.json"
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def write_result(
@@ -27,8 +27,8 @@ def write_result(
 ) -> Path:
     """Write ``model/`` into a run's folder, from the moving average where there is one. Every process calls it.
 
-    After full training it is a whole model in diffusers' layout; after LoRA the adapter alone, as diffusers'
-    ``load_lora_weights`` takes it, with the name of its base.
+    After full training it is a whole model in diffusers' layout. After LoRA it is the adapter, as diffusers' ``load_lora_weights``
+    takes it, and the name of its base: a folder that generates as well.
 
     Returns:
         The folder.
@@ -49,7 +49,7 @@ def write_result(
         if config.lora is None:
             _write_model(work, config, parts, weights)
         else:
-            _write_lora(work, config, parts, weights)
+            _write_lora(work, output, config, parts, weights)
         _write_json(work / CONFIG_FILE, config.to_dict())
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(work, folder)
@@ -77,7 +77,7 @@ def _write_model(work: Path, config: TrainConfig, parts: Parts, weights: dict[st
     fresh.save_pretrained(work / "transformer")
     start = resolve_model(config.model)
     take_parts(start, work)
-    index = json.loads((start / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(start)
     library = type(fresh).__module__ if type(fresh).__module__.startswith("likeness.") else "diffusers"
     sizes = dict(zip(("num_frames", "height", "width"), parts.size, strict=True), fps=round(parts.fps))
     index |= {"_class_name": "LikenessPipeline", "transformer": [library, type(fresh).__name__]}
@@ -91,13 +91,23 @@ def _write_model(work: Path, config: TrainConfig, parts: Parts, weights: dict[st
     _write_json(work / "transformer" / "config.json", settings)
 
 
-def _write_lora(work: Path, config: TrainConfig, parts: Parts, weights: dict[str, Tensor]) -> None:
+def _write_lora(work: Path, output: Path, config: TrainConfig, parts: Parts, weights: dict[str, Tensor]) -> None:
+    assert config.lora is not None
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     adapter = get_peft_model_state_dict(parts.pipeline.transformer, state_dict=weights, adapter_name="default")
-    tensors = {f"transformer.{name}": value.to(torch.bfloat16).contiguous() for name, value in adapter.items()}
-    save_file(tensors, work / LORA_FILE, metadata={"format": "pt", "base": config.model})
+    # The scale goes into the weights: not every reader looks for alpha, and one that does takes alpha = rank without it.
+    scales = {"lora_A": 1.0, "lora_B": config.lora.alpha / config.lora.rank}
+    tensors = {
+        f"transformer.{name}": (value * scales[name.split(".")[-2]]).to(torch.bfloat16).contiguous()
+        for name, value in adapter.items()
+    }
+    base = config.model if config.model in MODELS else os.path.relpath(resolve_model(config.model), output / "model")
+    sizes = dict(zip(("num_frames", "height", "width"), parts.size, strict=True), fps=round(parts.fps))
+    index = {"_class_name": "LikenessPipeline", BASE_KEY: base, **{f"default_{k}": v for k, v in sizes.items()}}
+    _write_json(work / "model_index.json", index)
+    save_file(tensors, work / LORA_FILE, metadata={"format": "pt", "base": base})
     _write_json(work / METHOD_FILE, config.method.to_dict())
 
 

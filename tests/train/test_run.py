@@ -146,11 +146,25 @@ def test_a_sharded_run_goes_on_alone(model, tmp_path) -> None:
 
 def test_lora_trains_adapters_alone_and_leaves_them_for_diffusers(model, tmp_path) -> None:
     folder = tmp_path / "run"
-    made_up_run.start(run.Trainer, folder, model, 'lora={"rank": 2, "alpha": 2}')
+    made_up_run.start(run.Trainer, folder, model, 'lora={"rank": 2, "alpha": 6}', "optimization.ema_decay=null")
     assert all("lora_" in name for name in _weights(folder))
     adapter = load_file(folder / "model" / "pytorch_lora_weights.safetensors")
     assert {name.split(".")[-2] for name in adapter} == {"lora_A", "lora_B"}
     assert all(name.startswith("transformer.blocks.") for name in adapter)
+
+    merged = LikenessPipeline.from_pretrained(folder / "model")
+    loaded = LikenessPipeline.from_pretrained(model)
+    before = {name: value.clone() for name, value in loaded.transformer.state_dict().items()}
+    loaded.load_lora_weights(folder / "model")
+    loaded.fuse_lora()
+    loaded.unload_lora_weights()
+    for name, value in merged.transformer.state_dict().items():
+        assert torch.allclose(value, loaded.transformer.state_dict()[name], atol=1e-6)
+    trained = _weights(folder)  # of the checkpoint, whose scale is alpha / rank = 3
+    layer = "blocks.0.attn1.to_q"
+    up, down = (next(v for n, v in trained.items() if f"{layer}.lora_{side}" in n) for side in "BA")
+    change = merged.transformer.get_submodule(layer).weight - before[f"{layer}.weight"]
+    assert torch.allclose(change, 3 * up @ down, atol=2e-2 * float((3 * up @ down).abs().max()))
 
 
 def test_a_compiled_or_recomputed_run_changes_nothing(undisturbed, model, tmp_path) -> None:
