@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli import compare, convert, evaluate, generate, models, precompute, train, world
+from likeness.cli import compare, convert, curate, evaluate, generate, models, precompute, train, world
 from likeness.cli._group import Group
 from likeness.threads import wait_passively
 
@@ -42,6 +42,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
+app.add_typer(curate.app, name="curate")
 app.add_typer(world.app, name="world")
 
 
