@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from likeness.cli._group import print_line
+from likeness.cli._outcomes import Teller, conclude, tell_changes, title
 from likeness.errors import UserError
 
 if TYPE_CHECKING:
     from likeness.batch import BatchItem
-    from likeness.cli._progress import Bar
-    from likeness.generate import Job, Settings
-    from likeness.generate.run import Outcome
-    from likeness.generate.studio import Studio
+    from likeness.generate import Choice, Settings
+    from likeness.generate.one import Outcome
     from likeness.method import ReferenceKind
 
-_MODEL, _LOOK, _FACE, _RUN = "Model", "Video", "Photograph", "Run"
+_MODEL, _LOOK, _FACE, _CHOICE, _RUN = "Model", "Video", "Photograph", "Choosing", "Run"
 
 
 def generate(
@@ -133,6 +132,23 @@ def generate(
             "--no-reference", help="A video of nobody in particular, from the prompt alone.", rich_help_panel=_FACE
         ),
     ] = False,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            help="Make so many videos, with the seeds from --seed on, and keep the best.", rich_help_panel=_CHOICE
+        ),
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(
+            help="What the best candidate is: identity, the likeness to the photographs (default: identity).",
+            rich_help_panel=_CHOICE,
+        ),
+    ] = None,
+    keep_candidates: Annotated[
+        bool,
+        typer.Option("--keep-candidates", help="Keep the other candidates as well.", rich_help_panel=_CHOICE),
+    ] = False,
     no_sheet: Annotated[
         bool, typer.Option("--no-sheet", help="No contact sheet beside the video.", rich_help_panel=_RUN)
     ] = False,
@@ -178,11 +194,12 @@ def generate(
         output=output or request.output,
         faces=faces or request.faces,
         device=device,
+        choice=_choice(candidates, select, keep_candidates),
         sheet=not no_sheet,
         overwrite=overwrite,
         quiet=quiet,
     )
-    _conclude(request, outcomes, output or request.output)
+    conclude(outcomes, output or request.output, is_batch=request.is_batch)
 
 
 @dataclass(frozen=True)
@@ -243,6 +260,16 @@ def _request(
     return _Request([item], Settings(**given), is_batch=False)
 
 
+def _choice(candidates: int | None, select: str | None, keep: bool) -> Choice | None:
+    from likeness.generate import Choice
+
+    if candidates is not None:
+        return Choice(num=candidates, select=select or "identity", keep=keep)
+    if select is not None or keep:
+        raise UserError("--select and --keep-candidates choose among several videos. Say how many with --candidates.")
+    return None
+
+
 def _make(
     request: _Request,
     *,
@@ -250,6 +277,7 @@ def _make(
     output: Path,
     faces: Path | None,
     device: str | None,
+    choice: Choice | None,
     sheet: bool,
     overwrite: bool,
     quiet: bool,
@@ -258,11 +286,11 @@ def _make(
     from likeness.cli._progress import Bar, Preparing
     from likeness.generate import check_photographs, plan
 
-    jobs = plan(request.items, output, request.settings, sheet=sheet)
+    jobs = plan(request.items, output, request.settings, sheet=sheet, choice=choice)
     if not request.is_batch:
         check_photographs(jobs[0])
     with Bar("loading the model", quiet=quiet) as bar:
-        teller = _Teller(bar, is_batch=request.is_batch, quiet=quiet)
+        teller = Teller(bar, is_batch=request.is_batch, quiet=quiet)
         try:
             from likeness.generate.run import as_user_error, run
             from likeness.generate.studio import Studio, quieten_libraries
@@ -282,12 +310,12 @@ def _make(
                 raise as_user_error(error, jobs[0]) from error
             if request.record is not None and not quiet:
                 with bar.aside():
-                    _tell_changes(request.record, studio, jobs[0])
+                    tell_changes(request.record, studio, jobs[0])
             run(
                 jobs,
                 studio,
                 overwrite=overwrite,
-                on_start=lambda index, job: bar.restart(_title(index, len(jobs), job)),
+                on_start=lambda index, job: bar.restart(title(index, len(jobs), job)),
                 on_step=bar.update,
                 on_outcome=teller,
             )
@@ -297,86 +325,3 @@ def _make(
             print_line("interrupted", told)
             raise
     return teller.outcomes
-
-
-class _Teller:
-    """Tells of each outcome as it comes: paths on stdout, the rest on stderr, each warning once."""
-
-    def __init__(self, bar: Bar, *, is_batch: bool, quiet: bool) -> None:
-        self.outcomes: list[Outcome] = []
-        self._bar, self._is_batch, self._quiet = bar, is_batch, quiet
-        self._told: set[str] = set()
-
-    def __call__(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        with self._bar.aside():
-            if not self._quiet:
-                for warning in outcome.warnings:
-                    if warning not in self._told:
-                        print_line("warning", warning)
-                self._told.update(outcome.warnings)
-            if outcome.status != "failed":
-                typer.echo(outcome.job.output)
-                if not self._quiet:
-                    print_line(outcome.status, _summary(outcome))
-            elif self._is_batch:
-                print_line(f"failed ({outcome.job.where})", str(outcome.error))
-
-
-def _tell_changes(record: dict[str, Any], studio: Studio, job: Job) -> None:
-    from likeness.sidecar import changes
-
-    recipe = studio.recipe(replace(job, settings=studio.resolve(job.settings)))
-    if changed := changes(record, recipe):
-        told = f"Not as it was when the sidecar was written, so the bytes may differ: {', '.join(changed)}."
-        print_line("warning", told)
-
-
-def _title(index: int, count: int, job: Job) -> str:
-    return job.output.stem if count == 1 else f"{index + 1}/{count} {job.output.stem}"
-
-
-def _summary(outcome: Outcome) -> str:
-    words = "finished before" if outcome.status == "kept" else "new"
-    if outcome.similarity is None:
-        return f"{outcome.job.output.name}: {words}"
-    return f"{outcome.job.output.name}: {words}, face similarity to the photograph {outcome.similarity:.2f} (1 is the same picture, 0 a stranger)"
-
-
-def _conclude(request: _Request, outcomes: list[Outcome], output: Path) -> None:
-    """The end of a run: for a single video its error as it is, for a batch a table and a file of what failed."""
-    from likeness.generate.run import failures_of
-    from likeness.sidecar import write_json
-
-    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
-    if not request.is_batch:
-        for outcome in failed:
-            assert outcome.error is not None
-            raise outcome.error
-        return
-    folder = output if output.suffix.lower() != ".mp4" else output.parent
-    report = folder / "failures.json"
-    if not failed:
-        report.unlink(missing_ok=True)
-        return
-    write_json(report, failures_of(outcomes))
-    _print_table(outcomes)
-    print_line(
-        "error",
-        f"{len(failed)} of {len(outcomes)} videos failed. See {report}, mend them and run the same command again.",
-    )
-    raise typer.Exit(2)
-
-
-def _print_table(outcomes: list[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("where", "video", "outcome"):
-        table.add_column(column, overflow="fold")
-    for outcome in outcomes:
-        told = f"failed: {outcome.error}" if outcome.status == "failed" else outcome.status
-        table.add_row(Text(outcome.job.where), Text(outcome.job.output.name), Text(" ".join(told.split())))
-    Console(stderr=True).print(table)

@@ -5,6 +5,6 @@ job that fails, and writes three files a video: the video, its contact sheet and
 is not finished. `run` and `Studio` load torch and are imported from their modules.
 """
 
-from likeness.generate.jobs import Job, Recalled, Settings, check_photographs, plan, prompt_text, recall
+from likeness.generate.jobs import Choice, Job, Recalled, Settings, check_photographs, plan, prompt_text, recall
 
-__all__ = ["Job", "Recalled", "Settings", "check_photographs", "plan", "prompt_text", "recall"]
+__all__ = ["Choice", "Job", "Recalled", "Settings", "check_photographs", "plan", "prompt_text", "recall"]

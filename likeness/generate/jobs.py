@@ -18,6 +18,7 @@ from likeness.method import ReferenceKind
 from likeness.sidecar import read_sidecar
 
 MAX_SEED = 2**63 - 1
+MAX_CANDIDATES = 1000
 MAX_PROMPT_BYTES = 2**20  # beyond any prompt; a file this large was not meant as one
 VIDEO_SUFFIX = ".mp4"
 _OTHER_VIDEO_SUFFIXES = frozenset((".avi", ".mov", ".webm", ".mkv", ".gif", ".m4v", ".mpg", ".mpeg", ".wmv"))
@@ -88,6 +89,32 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Choice:
+    """To make several videos that differ in their seed alone, and to take the best.
+
+    Attributes:
+        num: how many, with the seeds from the job's own on; 2 to `MAX_CANDIDATES`.
+        select: by what: "identity" is the likeness to the photographs, as `likeness evaluate` measures it.
+        keep: whether the others are kept, in a folder beside the video.
+
+    Raises:
+        UserError: a number out of range, or nothing to select by.
+    """
+
+    num: int
+    select: str = "identity"
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num <= MAX_CANDIDATES:
+            raise UserError(
+                f"{self.num} candidates were asked for; give 2 to {MAX_CANDIDATES}, or leave --candidates out for one video."
+            )
+        if self.select != "identity":
+            raise UserError(f"Candidates cannot be selected by {self.select!r}. Use --select identity.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One video to be made.
 
@@ -100,6 +127,7 @@ class Job:
         key: the name the user gave to the job, if any.
         where: where the job was asked for, for messages.
         kinds: what each reference shows; empty where all show faces.
+        choice: candidates to choose from; None for one video as it comes.
     """
 
     prompt: str
@@ -110,11 +138,17 @@ class Job:
     key: str | None = None
     where: str = ""
     kinds: tuple[ReferenceKind, ...] = ()
+    choice: Choice | None = None
 
     @property
     def reference_kinds(self) -> tuple[ReferenceKind, ...]:
         """One a reference."""
         return self.kinds or ("face",) * len(self.references)
+
+    @property
+    def faces(self) -> tuple[Path, ...]:
+        """The references that show faces."""
+        return tuple(path for path, kind in zip(self.references, self.reference_kinds, strict=True) if kind == "face")
 
 
 def prompt_text(given: str) -> str:
@@ -149,7 +183,14 @@ def prompt_text(given: str) -> str:
     return text
 
 
-def plan(items: Sequence[BatchItem], output: Path, settings: Settings, *, sheet: bool = True) -> list[Job]:
+def plan(
+    items: Sequence[BatchItem],
+    output: Path,
+    settings: Settings,
+    *,
+    sheet: bool = True,
+    choice: Choice | None = None,
+) -> list[Job]:
     """Jobs with their output files.
 
     `output` is an .mp4 file (for a single item) or a folder. In a folder a video is named after its key, otherwise after its photograph,
@@ -184,6 +225,7 @@ def plan(items: Sequence[BatchItem], output: Path, settings: Settings, *, sheet:
             key=item.key,
             where=item.where,
             kinds=item.kinds,
+            choice=choice,
         )
         jobs.append(job)
     return jobs
@@ -257,10 +299,30 @@ def check_photographs(job: Job) -> None:
     """Reads the photographs of a job, so that a mistake shows before a model of many gigabytes is loaded.
 
     Raises:
-        UserError: a photograph that cannot be read.
+        UserError: a photograph that cannot be read, or candidates without a photograph to choose by.
     """
     for path in job.references:
         read_picture(path)
+    check_choice(job)
+
+
+def check_choice(job: Job) -> None:
+    """Whether there is something to choose candidates by, and a seed for each.
+
+    Raises:
+        UserError: there is not.
+    """
+    if job.choice is None:
+        return
+    if not job.faces:
+        raise UserError(
+            "Candidates are chosen by their likeness to a photograph, and there is none of a face. Give one with "
+            "--reference, or leave --candidates out."
+        )
+    if job.settings.seed + job.choice.num - 1 > MAX_SEED:
+        raise UserError(
+            f"The {job.choice.num} candidates from seed {job.settings.seed} on would pass {MAX_SEED}. Give a smaller --seed."
+        )
 
 
 def _check_writable(folder: Path) -> None:
