@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,6 @@ def wait_passively() -> None:
 def end_with_parent() -> None:
     """End this process of multiprocessing at once when the one that started it is gone, however it went."""
     import multiprocessing
-    import threading
     from multiprocessing.connection import wait
 
     parent = multiprocessing.parent_process()
@@ -36,7 +36,10 @@ def end_with_parent() -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT, unless they are ignored; a second one of them acts as it did before."""
+    """Collects SIGTERM and SIGINT, unless they are ignored; a second one of them acts as it did before.
+
+    Only the main thread may say how signals are taken; in another nothing is collected.
+    """
     asked: list[int] = []
     kept: dict[int, Any] = {}
 
@@ -44,7 +47,8 @@ def stop_signals() -> Iterator[list[int]]:
         asked.append(number)
         signal.signal(number, kept[number])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    is_main = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGTERM, signal.SIGINT) if is_main else ():
         if signal.getsignal(number) is not signal.SIG_IGN:
             kept[number] = signal.signal(number, note)
     try:

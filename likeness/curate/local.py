@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from likeness.curate.supervise import Lost, Outcome, Ready, supervise
+from likeness.curate.supervise import Lost, Outcomes, Ready, supervise
 from likeness.curate.types import ClipSource
 from likeness.curate.worker import Fatal, MakeWorker, Reply, attempt, build
 from likeness.threads import end_with_parent
@@ -19,9 +19,7 @@ from likeness.threads import end_with_parent
 _JOIN_S = 10
 
 
-def run_local(
-    sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float
-) -> Iterator[Outcome | None]:
+def run_local(sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float) -> Outcomes:
     """Have clips measured by processes of this machine; see :func:`likeness.curate.supervise.supervise`.
 
     Args:

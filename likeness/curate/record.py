@@ -116,14 +116,15 @@ class Dataset:
         """
         folder = Path(folder).absolute()
         basis = Basis(measuring=config.to_dict()["measuring"], models=dict(models))
+        made = cls(folder=folder, config=config, basis=basis, faces=faces)
         if (folder / _RUN).exists():
             _check_same(folder, cls.open(folder).basis, basis)
-        dataset = cls(folder=folder, config=config, basis=basis, faces=faces)
-        dataset.write_config()
-        return dataset
+        else:
+            made.write_config()
+        return made
 
     def write_config(self) -> None:
-        """Keep the configuration that the tables are about to be decided by."""
+        """Keep the configuration that the tables were decided by."""
         values = {
             "format": _FORMAT, "likeness": __version__, "stamp": self.basis.stamp, "config": self.config.to_dict(),
             "models": dict(self.basis.models), "faces": self.faces,

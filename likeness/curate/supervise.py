@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, Protocol, TypeVar
 
@@ -49,6 +49,10 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     attempts: int = 1
+
+
+# What became of clips; closing it gives up the rest.
+Outcomes = Generator[Outcome | None, None, None]
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,7 @@ class _Seat(Generic[H]):
     began_s: float = 0.0  # when the first of them did
 
 
-def supervise(
-    sources: Iterable[ClipSource], crew: Crew[H], *, workers: int, deadline_s: float
-) -> Iterator[Outcome | None]:
+def supervise(sources: Iterable[ClipSource], crew: Crew[H], *, workers: int, deadline_s: float) -> Outcomes:
     """Have clips measured; closing the iterator ends the workers and gives up what they have in hand.
 
     Args:

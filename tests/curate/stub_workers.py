@@ -6,15 +6,16 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.types import ClipError, ClipSource, Measured, Measures, ReferenceFace, TrackedFace
-from likeness.curate.worker import Worker
+from likeness.curate.worker import Failure, Fatal, MakeWorker, Worker, attempt
 from likeness.errors import UserError
 from likeness.media import atomic_write
 
@@ -64,6 +65,20 @@ def measure(stub: Stub, source: ClipSource) -> Measured:
         case "once" if stub.folder is not None and first_time(stub.folder, number):
             os._exit(4)
     return measured(source, int(number))
+
+
+def run_here(sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float) -> Outcomes:
+    """A runner without processes, for tests of what surrounds one."""
+    worker = make()
+    for source in sources:
+        reply = attempt(worker, source)
+        if isinstance(reply, Fatal):
+            raise reply.error
+        if isinstance(reply, Failure):
+            yield Outcome(source=source, status="error", reason=reply.reason, detail=reply.detail)
+        else:
+            yield Outcome(source=source, status="ok", measured=reply)
+        yield None
 
 
 def first_time(folder: str, number: str) -> bool:
@@ -138,3 +153,8 @@ def write_files(folder: Path, num: int) -> list[ClipSource]:
         with atomic_write(folder / f"{number}.mp4") as path:
             path.write_bytes(b"clip %d" % number)
     return [ClipSource(path=str(folder / f"{number}.mp4")) for number in range(num)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a dataset but its lock."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
