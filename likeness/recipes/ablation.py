@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
     parser.add_argument("--start", help="name or folder of a trained model, in place of a base trained here")
-    parser.add_argument("--second-recogniser", type=Path, help="another ArcFace than the one of the identity losses")
+    parser.add_argument("--second-recogniser", type=Path, help="folder of face models with another recogniser than that of the identity losses")
     parser.add_argument("--train-people", type=int, default=6000)
     parser.add_argument("--people", type=int, default=100, help="to measure on")
     parser.add_argument("--steps", type=int, default=500, help="of a row")
