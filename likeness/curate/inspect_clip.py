@@ -7,8 +7,6 @@ import tempfile
 from dataclasses import asdict
 from typing import Any
 
-import pyarrow.compute as pc
-
 from likeness.curate.record import Dataset
 from likeness.curate.rules import decide, unchecked
 from likeness.curate.types import ClipSource
@@ -32,12 +30,14 @@ def inspect_clip(folder: str | os.PathLike[str], key: str) -> dict[str, Any]:
     """
     dataset = Dataset.open(folder)
     sources = dataset.sources()
-    rows = sources.filter(pc.starts_with(sources.column("key"), key)).to_pylist() if key else []
-    if len(rows) != 1:
+    found = [row for row, other in enumerate(sources.column("key").to_pylist()) if key and other.startswith(key)]
+    if len(found) != 1:
         raise UserError(
-            f"{len(rows)} clips of {dataset.folder} have a key that begins with {key!r}; give a key of clips.parquet or of the report."
+            f"{len(found)} clips of {dataset.folder} have a key that begins with {key!r}; give a key of clips.parquet or of the report."
         )
-    source = ClipSource(**{name: value for name, value in rows[0].items() if name != "key"})
+    source = ClipSource(
+        **{name: value for name, value in sources.slice(found[0], 1).to_pylist()[0].items() if name != "key"}
+    )
     with tempfile.TemporaryDirectory() as crops:
         spec = WorkerSpec(config=dataset.config.to_dict(), faces=dataset.faces, dataset=crops)
         measures = make_worker(spec)(source).measures
