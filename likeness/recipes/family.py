@@ -1,24 +1,36 @@
-"""A model of the tiny family, made from nothing by one command: `python -m likeness.recipes.family MODEL --output RUNS`.
+"""A model of the tiny family, made by one command: `python -m likeness.recipes.family MODEL --output RUNS`.
 
 | MODEL | its runs, each from the one before |
 |---|---|
 | `concat-id` | text to video; stage I, pre-training pairs; stage II, cross-video pairs; stage III, trade-off pairs |
 | `st-drc` | text to video; ST-DRC on pre-training pairs, then on cross-video pairs |
-| `two` | text to video; stage I of one person; stages I and II of two (Concat-ID, appendix B.1) |
+| `two` | text to video; stage I of one person; stages I and II of two as LoRAs (Concat-ID, appendix B.1) |
 
 Pairs are drawn, a store is filled, and every run goes through `likeness.train`. What is there already is kept, so runs are shared between
-the models and a command that was stopped goes on. The last run's `model/` is the model.
+the models and a command that was stopped goes on. The last run's `model/` is the model. `--start` goes on from a model that is
+there, in place of the first runs; `--export` writes the model as it ships.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of
 from likeness.recipes.runs import Material, launch, prepare
 from likeness.recipes.training import recipe
 from likeness.train.config import TrainConfig
+from likeness.train.result import CONFIG_FILE
+
+# Runs of a model that a trained start stands for: text to video, and for two people one person's stage I as well.
+_STARTED = {"concat-id": 1, "st-drc": 1, "two": 2}
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,9 @@ MODELS: dict[str, tuple[Step, ...]] = {
 }
 
 
-def configs_of(model: str, runs: Path, material: Material, scale: float, seed: int) -> list[tuple[str, TrainConfig]]:
+def configs_of(
+    model: str, runs: Path, material: Material, scale: float, seed: int, start: str | None = None
+) -> list[tuple[str, TrainConfig]]:
     """Name and configuration of each run of a model, in their order.
 
     Args:
@@ -59,22 +73,62 @@ def configs_of(model: str, runs: Path, material: Material, scale: float, seed: i
         material: see there.
         scale: times the steps of the recipes.
         seed: of order, noise and dropout.
+        start: name or folder of a trained model, in place of the first runs.
     """
     found: list[tuple[str, TrainConfig]] = []
-    start = material.base
-    for step in MODELS[model]:
+    before = str(material.base) if start is None else start
+    for step in MODELS[model][0 if start is None else _STARTED[model] :]:
         config = recipe(step.recipe)
         folder = material.pairs_two if step.two else material.pairs
         config = replace(
             config,
-            model=str(start),
+            model=before,
             data=replace(config.data, pairs=(str(folder / f"{step.pairs}.json"),), store=str(material.store)),
             steps=max(1, round(config.steps * scale)),
             seed=seed,
         )
         found.append((step.run, config))
-        start = runs / step.run / "model"
+        before = str(runs / step.run / "model")
     return found
+
+
+def export(model: Path, folder: Path, base: str | None) -> Path:
+    """Write a trained model as it ships: no path of the machine that it was trained on.
+
+    Args:
+        model: the ``model/`` of a run.
+        folder: to write, or to write into.
+        base: known model that has the parts other than the transformer, and whose LoRA it is where it is one; None for a whole
+            model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bases = folders_of(model)
+    loras = [path / LORA_FILE for path in bases if (path / LORA_FILE).is_file()]
+    if base is None:
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+    elif loras:
+        save_file(stacked([load_file(path) for path in loras]), folder / LORA_FILE, metadata={"format": "pt"})
+    else:
+        shutil.copytree(model / "transformer", folder / "transformer", dirs_exist_ok=True)
+    shutil.copyfile(model / METHOD_FILE, folder / METHOD_FILE)
+    index = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
+    if base is not None:
+        kept = {key: value for key, value in index.items() if key.startswith(("_class", "default_"))}
+        index = {**kept, BASE_KEY: base}
+    config = json.loads((model / CONFIG_FILE).read_text(encoding="utf-8"))
+    config["model"] = "/".join(Path(config["model"]).parts[-2:])
+    config["data"] |= {"pairs": [Path(path).name for path in config["data"]["pairs"]], "store": None}
+    for name, values in (("model_index.json", index), (CONFIG_FILE, config)):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def stacked(loras: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One LoRA for several that were trained one on the other, ``B1 A1 + B2 A2 = [B1 B2] [A1; A2]``."""
+    return {
+        name: torch.cat([lora[name] for lora in loras], 0 if ".lora_A." in name else 1).contiguous()
+        for name in loras[0]
+    }
 
 
 def main() -> None:
@@ -82,21 +136,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", choices=tuple(MODELS))
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs, shared by the models")
+    parser.add_argument("--start", help="name or folder of a trained model, in place of the first runs")
+    parser.add_argument("--export", type=Path, help="folder that gets the model as it ships")
+    parser.add_argument("--export-base", help="known model that has its other parts; a whole model by default")
     parser.add_argument("--people", type=int, default=6000, help="to draw")
+    parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
+    parser.add_argument("--pairs-two", type=Path, help="the same of two people a clip")
+    parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of the recipes")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    material = Material.below(arguments.output)
+    below = Material.below(arguments.output)
+    material = replace(
+        below,
+        pairs=arguments.pairs or below.pairs,
+        pairs_two=arguments.pairs_two or below.pairs_two,
+        store=arguments.store or below.store,
+    )
     prepare(
         material, people=arguments.people, processes=arguments.processes, seed=arguments.seed,
         together=arguments.model == "two",
     )  # fmt: skip
-    for run, config in configs_of(arguments.model, arguments.output, material, arguments.scale, arguments.seed):
+    for run, config in configs_of(
+        arguments.model, arguments.output, material, arguments.scale, arguments.seed, arguments.start
+    ):
         print(f"training {run}: {config.steps} steps", flush=True)
         launch(config, arguments.output / run, processes=arguments.processes, compiled=arguments.compile)
-    print(arguments.output / MODELS[arguments.model][-1].run / "model")
+    made = arguments.output / MODELS[arguments.model][-1].run / "model"
+    print(made if arguments.export is None else export(made, arguments.export, arguments.export_base))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """The tiny family's models are chains of runs; what they start from is made once."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from likeness.backbones.known import MODELS as MODELS_BY_NAME
+from likeness.backbones.load import LORA_FILE, check_folder, read_index
 from likeness.recipes import runs
-from likeness.recipes.family import MODELS, configs_of
+from likeness.recipes.family import MODELS, configs_of, export
 from likeness.recipes.runs import Material
 from likeness.recipes.training import recipe
 
@@ -60,3 +66,45 @@ def test_a_finished_run_is_not_launched(tmp_path, monkeypatch) -> None:
     (tmp_path / "run" / "model" / "model_index.json").write_text("{}")
     runs.launch(config, tmp_path / "run", processes=3, compiled=True)
     assert len(commands) == 1
+
+
+@pytest.mark.parametrize(("model", "runs_left"), [("concat-id", 3), ("st-drc", 2), ("two", 2)])
+def test_a_trained_start_stands_for_the_first_runs(model, runs_left) -> None:
+    found = configs_of(model, Path("runs"), Material.below(Path("made")), scale=1.0, seed=0, start="tiny")
+    assert len(found) == runs_left and found[0][1].model == "tiny"
+
+
+def test_loras_on_loras_ship_as_one(tmp_path) -> None:
+    """B1 A1 + B2 A2."""
+    generator = torch.Generator().manual_seed(0)
+    layer, folders = "transformer.blocks.0.attn1.to_q", [tmp_path / "two1" / "model", tmp_path / "two2" / "model"]
+    change = torch.zeros(6, 5)
+    for folder, base in zip(folders, ("tiny", "../../two1/model"), strict=True):
+        folder.mkdir(parents=True)
+        down, up = torch.randn(2, 5, generator=generator), torch.randn(6, 2, generator=generator)
+        change += up @ down
+        save_file({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, folder / LORA_FILE)
+        index = {"_class_name": "LikenessPipeline", "base": base, "default_fps": 8}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        (folder / "method.json").write_text("{}")
+        data = {"pairs": ["/home/somebody/pairs/cross.json"], "store": "/home/somebody/store"}
+        (folder / "training.json").write_text(json.dumps({"model": "/home/somebody/runs/two1/model", "data": data}))
+    shipped = export(folders[1], tmp_path / "tiny-two", "tiny")
+    tensors = load_file(shipped / LORA_FILE)
+    merged = tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"]
+    assert torch.allclose(merged, change, atol=1e-5)
+    assert json.loads((shipped / "model_index.json").read_text()) == {
+        "_class_name": "LikenessPipeline", "default_fps": 8, "base": "tiny",
+    }  # fmt: skip
+    assert not any("somebody" in path.read_text() for path in shipped.glob("*.json"))
+
+
+def test_a_transformer_ships_without_the_parts_of_its_base(tmp_path) -> None:
+    model = Path(shutil.copytree(MODELS_BY_NAME["tiny"].folder, tmp_path / "run" / "model"))
+    config = {"model": "tiny", "data": {"pairs": [], "store": None}}
+    (model / "training.json").write_text(json.dumps(config))
+    shipped = export(model, tmp_path / "tiny-st-drc", "tiny")
+    assert sorted(path.name for path in shipped.iterdir()) == [
+        "method.json", "model_index.json", "training.json", "transformer",
+    ]  # fmt: skip
+    assert check_folder(shipped).name == "Wan" and read_index(shipped)["default_num_frames"] == 17
