@@ -16,9 +16,9 @@ import numpy as np
 
 from likeness.errors import CheckpointError
 from likeness.evaluate.types import Backends, Sample
-from likeness.evaluate.weights import weights_hash
 from likeness.faces.align import arcface_template, estimate_similarity, warp
 from likeness.faces.pack import RETRY_GREY, RETRY_PADDING, FacePack
+from likeness.media import sha256_bytes, sha256_file
 from likeness.types import Face
 
 DET_SIZE = 320  # px
@@ -83,7 +83,8 @@ class FaceAnalyser:
         """
         pack = FacePack.load(folder)
         files = [Path(str(model.model_file)) for model in (pack.detector, pack.recognizer) if model is not None]
-        return cls(pack, weights_hash(*files))
+        digests = " ".join(sha256_file(file) for file in files)
+        return cls(pack, sha256_bytes(digests.encode())[:16])
 
     def look(self, picture: np.ndarray) -> tuple[SeenFace, ...]:
         """The faces of a picture ``uint8 [H, W, 3]`` RGB, the largest first."""
