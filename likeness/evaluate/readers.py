@@ -281,7 +281,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _row(number: int, item: BatchItem, entry: dict[str, Any], path: Path, same_person: bool) -> Wanted:
-    shown = _shows_people(item.references, entry.get("class_label"))
+    shown = _shows_people(item.references, entry)
     references = tuple(reference for reference, is_person in zip(item.references, shown, strict=True) if is_person)
     expected = entry.get("video_path")
     name = Path(expected).with_suffix("").as_posix() if isinstance(expected, str) and expected else None
@@ -291,7 +291,7 @@ def _row(number: int, item: BatchItem, entry: dict[str, Any], path: Path, same_p
             f'{item.where}: "people" must be a list of one number a reference: [0, 0] for two photographs of one person'
         )
     tags = {str(tag): str(value) for tag, value in dict(entry.get("tags", {})).items()}
-    if item.key and "class_label" in entry:
+    if item.key and "img_paths" in entry:
         tags |= {"category": re.sub(r"_?\d+$", "", item.key)}
     id = item.key or name or f"{number:04d}"
     group = entry.get("identity") or "+".join(portable_path(reference, path) for reference in references) or id
@@ -299,9 +299,10 @@ def _row(number: int, item: BatchItem, entry: dict[str, Any], path: Path, same_p
     return _wanted(id, item.prompt, references, tuple(people), str(group), names, tags)
 
 
-def _shows_people(references: Sequence[Path], labels: Any) -> list[bool]:
+def _shows_people(references: Sequence[Path], entry: dict[str, Any]) -> list[bool]:
     """Which references show people: OpenS2V-Eval has objects and places among them, and says so by label or folder."""
+    labels = entry.get("class_label")
     if isinstance(labels, list) and len(labels) == len(references):
         return [_PERSON.search(str(label)) is not None for label in labels]
     by_folder = [any(_PERSON_FOLDER.fullmatch(part) for part in reference.parts[:-1]) for reference in references]
-    return by_folder if any(by_folder) and labels is not None else [True] * len(references)
+    return by_folder if any(by_folder) and "img_paths" in entry else [True] * len(references)
