@@ -141,13 +141,14 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """Cosines between which a face of another clip shows the same person: ``low <= cosine < high``.
+    """Cosines between which a face of another clip shows the same person: ``low <= cosine < high``, of several ``<= high``.
 
     Attributes:
         cross: one person, a uniformly random match (section 4.2).
         tradeoff: one person, the match with the smallest cosine (section 4.2).
         several: two and three people (appendix B.1).
         min_matched: people of a clip of three that need a match (appendix B.1); of two, both do.
+        exclude_same_source: no match from another clip of the same source video; else such pairs are marked.
         leak: cosine above which a face of a benchmark is held to be someone in the training data (appendix A.1).
         seed: of the random matches.
     """
@@ -156,6 +157,7 @@ class Pairing:
     tradeoff: tuple[float, float] = (0.9, 0.99)
     several: tuple[float, float] = (0.87, 0.97)
     min_matched: int = 2
+    exclude_same_source: bool = False
     leak: float = 0.45
     seed: int = 0
 
