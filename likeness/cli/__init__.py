@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli import compare, convert, curate, evaluate, generate, models, precompute, train, world
+from likeness.cli import compare, convert, curate, evaluate, generate, models, precompute, study, train, world
 from likeness.cli._group import Group
 from likeness.threads import wait_passively
 
@@ -40,6 +40,7 @@ app.command("precompute")(precompute.precompute)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.add_typer(study.app, name="study")
 app.command("convert")(convert.convert)
 app.command("models")(models.models)
 app.add_typer(curate.app, name="curate")

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from likeness.errors import UserError
+from likeness.evaluate.statistics import Interval, bootstrap
 from likeness.evaluate.study import SIDES, VOTES_FORMAT, Key, read_key
 
 MAX_VOTES_BYTES = 64 * 2**20  # beyond any file of votes
-NUM_RESAMPLES = 10_000
-_BLOCK = 1_000  # resamples at a time
-_SEED = 0  # of the resampling: the same votes give the same interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +34,8 @@ class WinRate:
     Attributes:
         question: id.
         run, other: names.
-        rate: votes for `run` among all votes, 0..1; 0.5 is no preference.
-        low, high: 95 % interval, from resampling the items.
-        num_items, num_votes: how many were counted.
+        rate: votes for `run` among all votes, 0..1 with its 95 % interval over items; 0.5 is no preference. Its `num`
+            are votes, its `num_groups` items.
         kappa: Fleiss' kappa of the voters, -1..1: 1 full agreement, 0 what chance gives; None where no item has two
             votes, or every vote is for the same run.
         left_rate: share of votes for the left video; far from 0.5, voters looked at the side.
@@ -47,11 +44,7 @@ class WinRate:
     question: str
     run: str
     other: str
-    rate: float
-    low: float
-    high: float
-    num_items: int
-    num_votes: int
+    rate: Interval
     kappa: float | None
     left_rate: float
 
@@ -176,45 +169,29 @@ def _win_rate(
 ) -> WinRate | None:
     """None where nobody has answered."""
     counts = np.zeros((len(pairs), 2), dtype=np.int64)  # [pairs, (run, other)]
+    wins: list[float] = []  # a vote each
+    places: list[str] = []
     num_left = 0
     for row, pair in enumerate(pairs):
         for ballot in ballots:
             side = ballot.votes.get(pair, {}).get(question)
             if side is not None:
-                counts[row, 0 if key.pairs[pair][side] == run else 1] += 1
+                is_win = key.pairs[pair][side] == run
+                counts[row, 0 if is_win else 1] += 1
+                wins.append(float(is_win))
+                places.append(pair)
                 num_left += side == "left"
-    counts = counts[counts.sum(1) > 0]
-    if len(counts) == 0:
+    if not wins:
         return None
-    low, high = _interval(counts)
-    num_votes = int(counts.sum())
     return WinRate(
         question=question,
         run=run,
         other=other,
-        rate=float(counts[:, 0].sum() / num_votes),
-        low=low,
-        high=high,
-        num_items=len(counts),
-        num_votes=num_votes,
+        # Items are drawn with all their votes: votes on the same two videos are not independent.
+        rate=bootstrap(wins, places),
         kappa=fleiss_kappa(counts),
-        left_rate=num_left / num_votes,
+        left_rate=num_left / len(wins),
     )
-
-
-def _interval(counts: np.ndarray) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the share of the first answer over resampled items, ``counts`` being [items, 2].
-
-    Items are drawn with all their votes: votes on the same two videos are not independent.
-    """
-    rng = np.random.default_rng(_SEED)
-    num = len(counts)
-    even = np.full(num, 1 / num)
-    # In blocks, since a study of thousands of pairs would need gigabytes at once.
-    drawn = [rng.multinomial(num, even, size=_BLOCK) @ counts for _ in range(NUM_RESAMPLES // _BLOCK)]
-    totals = np.concatenate(drawn)  # [resamples, 2]
-    low, high = np.percentile(totals[:, 0] / totals.sum(1), (2.5, 97.5))
-    return float(low), float(high)
 
 
 def _files(votes: Iterable[Path]) -> list[Path]:

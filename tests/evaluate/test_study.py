@@ -206,14 +206,14 @@ def test_rates_do_not_depend_on_sides(make_runs, tmp_path):
     assert result.voters == {"voter0": 12, "voter1": 12, "voter2": 12} and result.num_answers == 12
     identity, motion, naturalness = result.win_rates
     assert (identity.run, identity.other) == ("ours", "theirs")
-    assert (identity.rate, identity.low, identity.high, identity.kappa) == (1.0, 1.0, 1.0, None)
-    assert motion.rate == pytest.approx(1 / 3) and motion.low == motion.high == pytest.approx(1 / 3)
+    assert (identity.rate.mean, identity.rate.low, identity.rate.high, identity.kappa) == (1.0, 1.0, 1.0, None)
+    assert (motion.rate.mean, motion.rate.low, motion.rate.high) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     # Each item has 1 vote against 2: observed (1 + 4 - 3) / 6 = 1/3, chance 1/9 + 4/9 = 5/9, kappa -1/2.
     assert motion.kappa == pytest.approx(-0.5)
-    assert naturalness.rate == 0.5 and naturalness.kappa == pytest.approx(1.0)
+    assert naturalness.rate.mean == 0.5 and naturalness.kappa == pytest.approx(1.0)
     # 4 items, 2 of each kind: the resampled rate is binomial(4, 1/2) / 4, whose 2.5 % tails end at 0 and 1.
-    assert (naturalness.low, naturalness.high) == (0.0, 1.0)
-    assert (naturalness.num_items, naturalness.num_votes, naturalness.left_rate) == (4, 12, 0.5)
+    assert (naturalness.rate.low, naturalness.rate.high) == (0.0, 1.0)
+    assert (naturalness.rate.num_groups, naturalness.rate.num, naturalness.left_rate) == (4, 12, 0.5)
 
 
 def test_kappa_of_fleiss_own_example():
@@ -241,14 +241,14 @@ def test_unfinished_ballots_count_for_what_they_hold(make_runs, tmp_path):
     write_votes(tmp_path / "votes", key, "one", lambda pair, question: "theirs", pairs=("002",))
     result = tally(tmp_path / "study", [tmp_path / "votes"])
     assert result.voters == {"all": 12, "one": 3}
-    assert [rate.rate for rate in result.win_rates] == [0.8] * 3
-    assert [rate.num_votes for rate in result.win_rates] == [5] * 3
+    assert [(rate.rate.mean, rate.rate.num) for rate in result.win_rates] == [(0.8, 5)] * 3
 
 
 def test_a_voter_who_looks_at_the_side_alone_is_seen(make_runs, tmp_path):
     key = write_study(make_runs(), tmp_path / "study", seed=5)
     path = write_votes(tmp_path, key, "lefty", lambda pair, question: key.pairs[pair]["left"])
-    assert [(rate.rate, rate.left_rate) for rate in tally(tmp_path / "study", [path]).win_rates] == [(0.5, 1.0)] * 3
+    rates = tally(tmp_path / "study", [path]).win_rates
+    assert [(rate.rate.mean, rate.left_rate) for rate in rates] == [(0.5, 1.0)] * 3
 
 
 @pytest.mark.parametrize(
