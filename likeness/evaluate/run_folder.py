@@ -11,6 +11,7 @@ from likeness.evaluate.types import Item
 from likeness.media import sha256_file
 from likeness.sidecar import read_sidecar
 
+CANDIDATES_SUFFIX = "_candidates"  # of a folder with the seeds that a video was chosen from, if they were kept
 _FAILURES = "failures.json"  # what a batch could not make
 
 
@@ -26,6 +27,8 @@ def read_run_folder(folder: Path) -> list[Item]:
         raise UserError(f"There is no folder {folder} of videos. Give the folder that `likeness generate` wrote.")
     items = {}
     for path in sorted(folder.rglob("*.json")):
+        if any(part.endswith(CANDIDATES_SUFFIX) for part in path.relative_to(folder).parts[:-1]):
+            continue  # the best of them is a row already
         if path.name == _FAILURES:
             items |= {item.id: item for item in _failed(path, folder)}
             continue

@@ -17,6 +17,7 @@ from likeness.errors import UserError
 from likeness.evaluate.decode import read_frames
 from likeness.evaluate.identity import FaceSim, facesim_arc_strict
 from likeness.evaluate.people import People, people
+from likeness.evaluate.run_folder import CANDIDATES_SUFFIX
 from likeness.evaluate.types import Backends, Item, Sample
 from likeness.generate.jobs import Job, check_choice
 from likeness.generate.one import Outcome, refuse_to_replace, run_one
@@ -151,7 +152,7 @@ def choose(
 
 def _candidate(job: Job, number: int) -> Job:
     seed = job.settings.seed + number
-    output = job.output.with_name(f"{job.output.stem}_candidates") / f"seed{seed}{job.output.suffix}"
+    output = job.output.with_name(f"{job.output.stem}{CANDIDATES_SUFFIX}") / f"seed{seed}{job.output.suffix}"
     sheet = None if job.sheet is None else output.with_suffix(".png")
     return replace(job, output=output, sheet=sheet, settings=replace(job.settings, seed=seed), choice=None)
 

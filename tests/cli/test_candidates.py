@@ -8,6 +8,7 @@ import pytest
 from likeness.errors import UserError
 from likeness.evaluate.identity import facesim_arc_strict
 from likeness.evaluate.run import evaluate
+from likeness.evaluate.run_folder import read_run_folder
 from likeness.evaluate.types import Backends, Item
 from likeness.faces import faces_folder
 from likeness.generate import Choice, Job, Settings
@@ -96,6 +97,8 @@ def test_others_are_kept_if_asked_for(generate, photographs, tmp_path, scores, f
     assert kept.keys() == alone.keys() | others
     assert {name: kept[name] for name in alone} == alone
     assert kept["v_candidates/seed0.mp4"] == kept["v.mp4"] != kept["v_candidates/seed1.mp4"]
+    assert [item.id for item in read_run_folder(tmp_path)] == ["v"], "an evaluation counts the one that was chosen"
+    assert [item.id for item in read_run_folder(tmp_path / "v_candidates")] == ["seed0", "seed1"]
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
     result = generate(*options, "--keep-candidates")
     assert result.exit_code == 0 and "kept: v.mp4: finished before, seed 0 of 2 candidates" in result.stderr
