@@ -189,14 +189,13 @@ def _read_entries(container: Any, stream: Any, end: float) -> _Found:
     for packet in packets(container, stream):
         if packet.dts is not None and packet.dts > end:
             break  # frames are decoded before they are shown, so none from here on is shown before the end
-        content = memoryview(packet)
-        layered = layered or units.is_layered(content)
+        layered = layered or units.is_layered(packet)
         timeless = timeless or packet.pts is None
         entries.append(
             Entry(
                 pts=packet.pts if packet.pts is not None else -1,
                 duration=packet.duration or 0,
-                restarts=packet.is_keyframe and units.restarts(content),
+                restarts=packet.is_keyframe and units.restarts(packet),
                 corrupt=packet.is_corrupt,
                 hidden=packet.is_discard,
             )

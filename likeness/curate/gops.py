@@ -14,6 +14,10 @@ import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # Codecs whose decoders can leave out frames that nothing refers to, and in which such frames are marked.
 SKIPPING_CODECS = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")
@@ -104,18 +108,18 @@ class UnitReader:
         # Files hold units by length, as their configuration record says; streams hold start codes.
         self.length_size = (extra[place] & 3) + 1 if len(extra) > place and extra[0] == 1 else 0
 
-    def restarts(self, packet: bytes) -> bool:
+    def restarts(self, packet: Buffer) -> bool:
         """Whether decoding can start at a key frame with these bytes; True for codecs without units."""
         if self.codec == "h264":
-            return any(header & 31 == _H264_IDR for header, _ in self._headers(packet))
+            return any(header & 31 == _H264_IDR for header, _ in self._headers(bytes(packet)))
         if self.codec == "hevc":
-            return any(header >> 1 & 63 in _HEVC_KEYS for header, _ in self._headers(packet))
+            return any(header >> 1 & 63 in _HEVC_KEYS for header, _ in self._headers(bytes(packet)))
         return True
 
-    def is_layered(self, packet: bytes) -> bool:
+    def is_layered(self, packet: Buffer) -> bool:
         """Whether the frame is of a higher temporal layer of HEVC; it may refer to frames marked as referred to by none."""
         return self.codec == "hevc" and any(
-            second & 7 > 1 for header, second in self._headers(packet) if header >> 1 & 63 in _HEVC_SLICES
+            second & 7 > 1 for header, second in self._headers(bytes(packet)) if header >> 1 & 63 in _HEVC_SLICES
         )
 
     def _headers(self, packet: bytes) -> Iterator[tuple[int, int]]:
