@@ -15,7 +15,7 @@ class Band:
     """What is sought for each face.
 
     Attributes:
-        low, high: ``low <= cos < high``, or ``<= high`` if ``closed``; ``low`` is positive.
+        low, high: ``low <= cos < high``, or ``<= high`` if ``closed``.
         pick: which of the candidates.
         seekers: ``bool [N]``, the faces that seek; None: all.
         pool: ``bool [N]``, the faces that may be found; None: all.

@@ -86,7 +86,7 @@ class Search:
         """As :func:`mine` describes."""
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         block = block or (GPU_BLOCK if device.type == "cuda" else CPU_BLOCK)
-        block = -(-block // 32) * 32  # kernels want multiples of 8 rows, and more than 16
+        block = -(-min(block, len(vectors)) // 32) * 32  # kernels want multiples of 8 rows, and more than 16
         norms = lengths(vectors)
         keys = np.arange(len(vectors), dtype=np.uint64) if keys is None else keys
         return cls(
@@ -94,7 +94,7 @@ class Search:
             norms=norms,
             groups=groups,
             bands=tuple(bands),
-            seeker_hash=_mixed(keys ^ _mixed(np.array([seed], np.uint64))),
+            seeker_hash=_mixed(keys ^ _mixed(np.array([seed % 2**64], np.uint64))),
             found_hash=_mixed(keys + np.uint64(0x9E3779B97F4A7C15)),
             codes=encode(vectors, norms, prefilter, block, device),
             block=block,
@@ -209,7 +209,7 @@ def mine(
         vectors: ``float16 or float32 [N, D]`` embeddings of any length but zero; may be mapped from a file.
         groups: ``int64 [N]``: faces of one group (a clip, or a source video) are never paired.
         bands: what is sought.
-        seed: another seed gives other random picks, 0 or more.
+        seed: another seed gives other random picks.
         keys: ``uint64 [N]``, names of the rows that random picks go by; the row's number if None. With names of their own,
             picks do not depend on the order of the rows.
         workers: threads. The result does not depend on this, nor on the next three.
