@@ -94,9 +94,13 @@ class Record:
                 f"The record {self.path} cannot be written: {error.strerror}. Choose another --output."
             ) from error
         _lock(self._file, self.path)
-        self._file.truncate(_whole_lines(self.path))
-        for row in read_rows(self.path):
-            self._remember(row)
+        try:
+            self._file.truncate(_whole_lines(self.path))
+            for row in read_rows(self.path):
+                self._remember(row)
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -35,7 +35,7 @@ class Brightness:
         return frames.consisid(num_frames, 2)
 
     def measure(self, samples):
-        self.asked.append([sample.item.id for sample in samples])
+        self.asked += [sample.item.id for sample in samples]
         return [self.result(sample) for sample in samples]
 
     def result(self, sample):
