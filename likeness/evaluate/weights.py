@@ -6,8 +6,8 @@ apart by its tensors; files of the same shape trained on something else (MUSIQ o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,13 +34,30 @@ class Kind:
         title: what it is called in a message.
         option: what takes its file on the command line; "" for networks that no metric uses.
         marks: names of tensors that only its files have, all of them.
-        hint: what the option wants, in words.
+        hint: the published file, in words.
+        published: SHA-256 of the published file; "" where nobody has published it.
+        others: files of the same shape that are trained on something else: how their SHA-256 begins, and what they are.
     """
 
     title: str
     option: str
     marks: tuple[str, ...]
     hint: str = ""
+    published: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from.
+
+    Attributes:
+        weights: the first 16 hex digits of the file's SHA-256.
+        official: whether these are the published bytes.
+    """
+
+    weights: str
+    official: bool
 
 
 IR101 = Kind(
@@ -53,12 +70,42 @@ MUSIQ = Kind(
     "MUSIQ",
     "--musiq",
     ("conv_root.weight", "transformer_encoder.cls"),
-    "the checkpoint trained on SPAQ, musiq_spaq_ckpt-358bb6af.pth",
+    "pyiqa's musiq_spaq_ckpt-358bb6af.pth",
+    "358bb6af275e28ea56821d44fb55c6cb83645db11f394d3ad65b2d149965ab50",
+    {
+        "e95806b9": "MUSIQ trained on KonIQ-10k",
+        "e8d3f067": "MUSIQ trained on AVA",
+        "364c0c84": "MUSIQ trained on PaQ-2-PiQ",
+    },
 )
-RAFT = Kind("RAFT", "--raft", ("fnet.conv1.weight", "update_block.gru.convz1.weight"), "raft-things.pth")
-AMT = Kind("AMT", "--amt", ("feat_encoder.conv1.weight", "decoder4.convblock.0.0.weight"), "amt-s.pth")
-AESTHETIC = Kind("linear head", "--aesthetic", ("weight", "bias"), "LAION's sa_0_4_vit_l_14_linear.pth")
-VICLIP = Kind("ViCLIP", "--viclip", ("vision_encoder.temporal_positional_embedding",), "ViClip-InternVid-10M-FLT.pth")
+RAFT = Kind(
+    "RAFT",
+    "--raft",
+    ("fnet.conv1.weight", "update_block.gru.convz1.weight"),
+    "raft-things.pth",
+    "fcfa4125d6418f4de95d84aec20a3c5f4e205101715a79f193243c186ac9a7e1",
+)
+AMT = Kind(
+    "AMT-S",
+    "--amt",
+    ("feat_encoder.conv1.weight", "decoder1.convblock.0.0.weight", "update4.convc1.weight"),
+    "amt-s.pth",
+    "07e7e03405c213fe4405678db9b42d05671e48c56faf6a441b99bb0047d3cf77",
+)
+VICLIP = Kind(
+    "ViCLIP",
+    "--viclip",
+    ("vision_encoder.temporal_positional_embedding", "text_encoder.text_projection"),
+    "ViClip-InternVid-10M-FLT.pth",
+    "7a4d6ad6eac6632db3693f4b97f9f8f6445b65b1e139a6fc6686150522238c56",
+)
+AESTHETIC = Kind(
+    "linear head",
+    "--aesthetic",
+    ("weight", "bias"),
+    "LAION's sa_0_4_vit_l_14_linear.pth",
+    "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba",
+)
 
 # The more particular first. Those without an option are files that people have beside the right ones.
 KINDS = (
@@ -134,34 +181,41 @@ def recognise(state: Mapping[str, Tensor]) -> Kind | None:
     return None
 
 
-def weights_hash(*paths: Path) -> str:
-    """16 hex digits that change with any byte of the files; of a folder, of all files of weights and settings in it."""
-    digests = []
-    for path in paths:
-        files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
-        digests += [f"{item.name} {sha256_file(item)}" if path.is_dir() else sha256_file(item) for item in files]
-    whole = digests[0] if len(digests) == 1 else sha256_bytes("\n".join(digests).encode())
-    return whole[:HASH_DIGITS]
+def origin(path: Path, kind: Kind) -> Origin:
+    """Whose weights a file holds, by its bytes.
+
+    Raises:
+        CheckpointError: published weights of the same network that were trained on something else.
+    """
+    digest = sha256_file(path)
+    for start, title in kind.others.items():
+        if digest.startswith(start):
+            raise CheckpointError(f"{path} is {title}; {_wanted(kind)}")
+    return Origin(digest[:HASH_DIGITS], digest == kind.published)
+
+
+def joined_hash(digests: Sequence[str]) -> str:
+    """One hash for several files: theirs where there is one, else 16 hex digits that change with any of them."""
+    return digests[0] if len(digests) == 1 else sha256_bytes("\n".join(digests).encode())[:HASH_DIGITS]
 
 
 def _check_kind(path: Path, state: Mapping[str, Tensor], kind: Kind) -> None:
     found = recognise(state)
     if found is kind:
         return
-    wanted = f"{kind.option} wants {kind.title}: {kind.hint}."
     if found is None:
         if any(name in state for name in kind.marks):
             return  # a broken file of the right kind: its tensors are named one by one
         raise CheckpointError(
-            f"{path} is of no network known here: its tensors are named {_listed(sorted(state))}. {wanted}"
+            f"{path} is of no network known here: its tensors are named {_listed(sorted(state))}. {_wanted(kind)}"
         )
     other = f" Give this one to {found.option}." if found.option else ""
-    raise CheckpointError(f"{path} is a {found.title} file; {wanted}{other}")
+    raise CheckpointError(f"{path} is a {found.title} file; {_wanted(kind)}{other}")
 
 
 def _check_tensors(path: Path, state: Mapping[str, Tensor], network: nn.Module, kind: Kind) -> None:
     wanted = network.state_dict()
-    whole = f"{kind.option} wants {kind.title}: {kind.hint}."
+    whole = _wanted(kind)
     if missing := [name for name in wanted if name not in state]:
         raise CheckpointError(f"{path} has no tensor {_listed(missing)}. {whole}")
     if extra := [name for name in state if name not in wanted]:
@@ -173,6 +227,10 @@ def _check_tensors(path: Path, state: Mapping[str, Tensor], network: nn.Module, 
             )
         if value.is_floating_point() and not value.isfinite().all():
             raise CheckpointError(f"{path}: {name} holds numbers that are not finite. Fetch the file again.")
+
+
+def _wanted(kind: Kind) -> str:
+    return f"{kind.option} wants {kind.title}: {kind.hint}."
 
 
 def _listed(names: list[str]) -> str:

@@ -19,17 +19,17 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 from transformers.utils import logging
 
 from likeness.errors import CheckpointError
-from likeness.evaluate.weights import weights_hash
+from likeness.evaluate.weights import HASH_DIGITS, joined_hash
+from likeness.media import sha256_file
 
 _FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]
 _BATCH = 32
 
-# By width, depth, side of a patch and of a picture of the vision tower (paper, table 20).
-_VARIANTS = {
-    (768, 12, 32, 224): "ViT-B/32",
-    (768, 12, 16, 224): "ViT-B/16",
-    (1024, 24, 14, 224): "ViT-L/14",
-    (1024, 24, 14, 336): "ViT-L/14@336px",
+# SHA-256 of the files in OpenAI's repositories on the Hub.
+_PUBLISHED = {
+    "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f": "ViT-B/32",  # pytorch_model.bin
+    "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3": "ViT-L/14",  # pytorch_model.bin
+    "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb": "ViT-L/14",  # model.safetensors
 }
 
 
@@ -42,6 +42,7 @@ class Clip:
         processor: scales, crops and normalises pictures.
         tokenizer: a CLIPTokenizer, or None for a folder without its files; then prompts cannot be embedded.
         weights: 16 hex digits of the SHA-256 of the weights.
+        official: name of OpenAI's model whose published bytes these are, such as "ViT-B/32"; "" for any others.
         device: where it runs.
     """
 
@@ -49,6 +50,7 @@ class Clip:
     processor: Any
     tokenizer: Any
     weights: str
+    official: str
     device: str = "cpu"
 
     @classmethod
@@ -75,19 +77,14 @@ class Clip:
             processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
         has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
         tokenizer = CLIPTokenizer.from_pretrained(folder) if has_tokenizer else None
-        return cls(model, processor, tokenizer, weights_hash(*files), device)
+        digests = [sha256_file(file) for file in files]
+        weights = joined_hash([digest[:HASH_DIGITS] for digest in digests])
+        return cls(model, processor, tokenizer, weights, _PUBLISHED.get(digests[0], ""), device)
 
     @property
     def image_size(self) -> int:
         """Side in px of the square that the vision tower reads."""
         return self.model.config.vision_config.image_size
-
-    @property
-    def variant(self) -> str:
-        """Name of OpenAI's model of these sizes, such as "ViT-B/32"; "" for any other."""
-        vision = self.model.config.vision_config
-        sizes = (vision.hidden_size, vision.num_hidden_layers, vision.patch_size, vision.image_size)
-        return _VARIANTS.get(sizes, "")
 
     def images(self, pictures: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Embeddings of pictures, ``uint8 [H, W, 3]`` each, RGB (or BGR, where a published score had them so).

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import IR101, load_network, weights_hash
+from likeness.evaluate.weights import IR101, load_network, origin
 from likeness.faces.align import ARCFACE_SIZE_PX, arcface_template, estimate_similarity, warp
 
 # Units a stage of IR-101, and the width of each stage.
@@ -99,11 +99,13 @@ class Curricular:
     Attributes:
         network: in evaluation mode.
         weights: 16 hex digits of the file's SHA-256.
+        official: whether these are the published bytes.
         device: where it runs.
     """
 
     network: IResNet
     weights: str
+    official: bool
     device: str = "cpu"
 
     @classmethod
@@ -116,7 +118,9 @@ class Curricular:
         path = Path(path)
         with torch.device("meta"):
             network = IResNet()
-        return cls(load_network(path, network, IR101).to(device), weights_hash(path), device)
+        load_network(path, network, IR101)
+        whose = origin(path, IR101)
+        return cls(network.to(device), whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> np.ndarray:

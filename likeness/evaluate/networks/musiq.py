@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import MUSIQ, load_network, weights_hash
+from likeness.evaluate.weights import MUSIQ, load_network, origin
 
 PATCH_PX = 32
 LONG_SIDES_PX = (224, 384)  # the scales beside the picture's own size
@@ -220,11 +220,13 @@ class Musiq:
     Attributes:
         network: in evaluation mode.
         weights: 16 hex digits of the file's SHA-256.
+        official: whether these are the published bytes.
         device: where it runs.
     """
 
     network: MusiqNetwork
     weights: str
+    official: bool
     device: str = "cpu"
 
     @classmethod
@@ -237,7 +239,9 @@ class Musiq:
         path = Path(path)
         with torch.device("meta"):
             network = MusiqNetwork()
-        return cls(load_network(path, network, MUSIQ).to(device), weights_hash(path), device)
+        load_network(path, network, MUSIQ)
+        whose = origin(path, MUSIQ)
+        return cls(network.to(device), whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def score(self, pictures: np.ndarray | Tensor) -> np.ndarray:

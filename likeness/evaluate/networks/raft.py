@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import RAFT, load_network, weights_hash
+from likeness.evaluate.weights import RAFT, load_network, origin
 
 STRIDE = 8  # px of a frame to one of the features
 MIN_SIDE_PX = 121  # padded to 128: on the coarsest level of a smaller frame one px is left, and nothing lies between
@@ -236,11 +236,13 @@ class Raft:
     Attributes:
         network: in evaluation mode.
         weights: 16 hex digits of the file's SHA-256.
+        official: whether these are the published bytes.
         device: where it runs.
     """
 
     network: RaftNetwork
     weights: str
+    official: bool
     device: str = "cpu"
 
     @classmethod
@@ -253,7 +255,9 @@ class Raft:
         path = Path(path)
         with torch.device("meta"):
             network = RaftNetwork()
-        return cls(load_network(path, network, RAFT).to(device), weights_hash(path), device)
+        load_network(path, network, RAFT)
+        whose = origin(path, RAFT)
+        return cls(network.to(device), whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def flow(self, first: np.ndarray, second: np.ndarray, iterations: int = 20) -> np.ndarray:
