@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,14 @@ class Dataset:
         config: what it was decided by last.
         basis: what its clips are measured with.
         faces: folder of the face models, as it was named last.
+        made: of the tables of faces and pairs, what they were made from; empty while they are in the making.
     """
 
     folder: Path
     config: CurationConfig
     basis: Basis
     faces: str
+    made: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Dataset:
@@ -95,6 +97,7 @@ class Dataset:
                 config=CurationConfig.from_dict(values["config"]),
                 basis=Basis(measuring=values["config"]["measuring"], models=values["models"]),
                 faces=values["faces"],
+                made=values["made"],
             )
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"There is no curated dataset in {folder}. Make one with `likeness curate`.") from None
@@ -116,18 +119,19 @@ class Dataset:
         """
         folder = Path(folder).absolute()
         basis = Basis(measuring=config.to_dict()["measuring"], models=dict(models))
-        made = cls(folder=folder, config=config, basis=basis, faces=faces)
-        if (folder / _RUN).exists():
-            _check_same(folder, cls.open(folder).basis, basis)
-        else:
-            made.write_config()
-        return made
+        if not (folder / _RUN).exists():
+            dataset = cls(folder=folder, config=config, basis=basis, faces=faces)
+            dataset.write_config()
+            return dataset
+        old = cls.open(folder)
+        _check_same(folder, old.basis, basis)
+        return replace(old, config=config, faces=faces)
 
     def write_config(self) -> None:
         """Keep the configuration that the tables were decided by."""
         values = {
             "format": _FORMAT, "likeness": __version__, "stamp": self.basis.stamp, "config": self.config.to_dict(),
-            "models": dict(self.basis.models), "faces": self.faces,
+            "models": dict(self.basis.models), "faces": self.faces, "made": dict(self.made),
         }  # fmt: skip
         with atomic_write(self.folder / _RUN) as temporary:
             temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -311,6 +315,16 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     # Not pq.read_table, which would take a folder named "a=1" for a column.
     with _damage_told(path), pq.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns))
+
+
+def num_rows(path: Path) -> int:
+    """The length of a Parquet file of a dataset.
+
+    Raises:
+        CheckpointError: it is lost or damaged.
+    """
+    with _damage_told(path):
+        return pq.read_metadata(path).num_rows
 
 
 @contextmanager

@@ -9,16 +9,18 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, get_args
 
 from likeness.curate.config import CurationConfig, Measuring
+from likeness.curate.face_table import read_faces
 from likeness.curate.local import run_local
-from likeness.curate.record import Current, Dataset, ShardWriter, locked
+from likeness.curate.pairs import PairKind, build_pairs, write_pairs
+from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_rows, write_table
 from likeness.curate.rules import decide
 from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.tables import FileState, sources_table
 from likeness.curate.types import ClipSource
-from likeness.curate.verdicts import Counts, dropped_unseen, write_clips, write_faces
+from likeness.curate.verdicts import CLIPS, FACES, Counts, decided_clips, dropped_unseen, table_stamps, write_faces
 from likeness.curate.worker import MakeWorker, WorkerSpec, make_worker
 from likeness.errors import CheckpointError, UserError
 from likeness.media import sha256_file
@@ -71,6 +73,7 @@ def curate(
     runner: Runner = run_local,
     retry: bool = False,
     progress: Progress = lambda done, total, funnel: None,
+    pairing: Callable[[int, int], None] = lambda done, total: None,
     make: MakeWorker | None = None,
 ) -> Summary:
     """Measure clips, decide about them and pair the faces of those that are kept.
@@ -88,6 +91,7 @@ def curate(
         runner: where they run.
         retry: measure again what failed before.
         progress: is called after every clip.
+        pairing: is called with the parts of the comparison of faces that are done, and their number.
         make: how a worker is made; None for the one that looks at videos.
 
     Raises:
@@ -115,17 +119,25 @@ def curate(
         if todo:
             _measure(dataset, todo, states, run, len(clips), progress)
             current = dataset.current()
-        summary = _finish(dataset, current, measured=len(todo), reused=len(good))
+        summary = _finish(dataset, current, workers, pairing, measured=len(todo), reused=len(good))
     if len(clips) != summary.counts.clips or len(clips) != sum(summary.counts.statuses.values()):
         raise AssertionError(f"{len(clips)} clips went in and {summary.counts} came out")
     return summary
 
 
-def decide_again(dataset: str | os.PathLike[str], settings: Sequence[str] = ()) -> Summary:
+def decide_again(
+    dataset: str | os.PathLike[str],
+    settings: Sequence[str] = (),
+    *,
+    workers: int = 1,
+    pairing: Callable[[int, int], None] = lambda done, total: None,
+) -> Summary:
     """Decide about the clips of a dataset with other thresholds, from what was measured; nothing is decoded.
 
     Args:
         settings: ``key=value`` each, as for :meth:`CurationConfig.override`; without any, only what is missing is made.
+        workers: threads that compare faces.
+        pairing: as of :func:`curate`.
 
     Raises:
         UserError: for settings of another kind, or clips that were not measured.
@@ -133,7 +145,7 @@ def decide_again(dataset: str | os.PathLike[str], settings: Sequence[str] = ()) 
     with locked(dataset) as folder:
         old = Dataset.open(folder)
         new = Dataset.create(folder, old.config.override(settings), old.basis.models, old.faces)
-        return _finish(new, new.current(), measured=0, reused=0)
+        return _finish(new, new.current(), workers, pairing, measured=0, reused=0)
 
 
 def model_hashes(faces: Path, measuring: Measuring) -> dict[str, str]:
@@ -200,9 +212,29 @@ def _fate(outcome: Outcome, config: CurationConfig) -> str:
     return decide(outcome.measured.measures, config, outcome.source.caption).reason or "kept"
 
 
-def _finish(dataset: Dataset, current: Current, *, measured: int, reused: int) -> Summary:
-    """Make the final tables."""
-    clips, counts = write_clips(dataset, current)
-    counts = replace(counts, faces=write_faces(dataset, current, clips))
-    dataset.write_config()
-    return Summary(folder=dataset.folder, counts=counts, measured=measured, reused=reused)
+def _finish(
+    dataset: Dataset, current: Current, workers: int, pairing: Callable[[int, int], None], *, measured: int, reused: int
+) -> Summary:
+    """Make the final tables; faces and pairs only if other clips are kept or other pairs asked for than when they were made."""
+    clips, counts = decided_clips(dataset, current)
+    folder, made = dataset.folder, table_stamps(dataset, clips)
+    tables = {"faces": [folder / FACES], "pairs": [folder / "pairs" / f"{kind}.parquet" for kind in get_args(PairKind)]}
+    stale = {
+        name for name, paths in tables.items()
+        if dataset.made.get(name) != made[name] or not all(path.exists() for path in paths)
+    }  # fmt: skip
+    if stale:
+        replace(dataset, made={}).write_config()
+        for path in (path for name in stale for path in tables[name]):
+            path.unlink(missing_ok=True)
+    write_table(folder / CLIPS, clips)
+    if "faces" in stale:
+        write_faces(dataset, current, clips)
+    if "pairs" in stale:
+        config = dataset.config.pairing
+        write_pairs(folder, build_pairs(read_faces(folder), config, workers=workers, on_progress=pairing))
+    replace(dataset, made=made).write_config()
+    rows = {path.stem: num_rows(path) for paths in tables.values() for path in paths}
+    return Summary(
+        folder=folder, counts=replace(counts, faces=rows.pop("faces")), measured=measured, reused=reused, pairs=rows
+    )

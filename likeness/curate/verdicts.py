@@ -6,6 +6,8 @@ are the same whatever was interrupted on the way.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness.curate.config import CurationConfig
-from likeness.curate.record import Current, Dataset, write_table
+from likeness.curate.record import Current, Dataset
 from likeness.curate.rules import RULES, decide, rank, score
 from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, measures_of, reference_columns
 from likeness.curate.types import Measures
@@ -61,11 +63,11 @@ def dropped_unseen(caption: str | None, config: CurationConfig) -> bool:
     return decide(_UNSEEN, config, caption).reason == RULES[0].reason
 
 
-def write_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]:
-    """Decide about every clip and write ``clips.parquet``: source, verdict and measures, a row a clip.
+def decided_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]:
+    """Decide about every clip: what is to be written as ``clips.parquet``, source, verdict and measures of each.
 
     Raises:
-        UserError: for clips that were not measured yet, or a full disk.
+        UserError: for clips that were not measured yet.
     """
     table = _decided(dataset, current)
     statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
@@ -75,8 +77,19 @@ def write_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]:
         reasons=dict(Counter((s, r) for s, r in zip(statuses, reasons, strict=True) if s != "ok")),
         uncaptioned=table.column("caption").null_count,
     )
-    write_table(dataset.folder / CLIPS, table)
     return table, counts
+
+
+def table_stamps(dataset: Dataset, clips: pa.Table) -> dict[str, str]:
+    """What the tables of faces and of pairs follow from, as short hashes."""
+    said = hashlib.sha256(dataset.basis.stamp.encode())
+    columns = (clips.column(name).to_pylist() for name in ("status", "key", "clip_id"))
+    for place, (status, key, clip_id) in enumerate(zip(*columns, strict=True)):
+        if status == "ok":
+            said.update(f"{place} {key} {clip_id}\n".encode())
+    faces = said.hexdigest()[:16]
+    said.update(json.dumps(dataset.config.to_dict()["pairing"], sort_keys=True).encode())
+    return {"faces": faces, "pairs": said.hexdigest()[:16]}
 
 
 def _decided(dataset: Dataset, current: Current) -> pa.Table:
