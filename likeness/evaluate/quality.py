@@ -1,0 +1,237 @@
+"""Quality as VBench defines it (Huang et al., CVPR 2024, section 3.1): aesthetic, imaging, motion smoothness, dynamic degree.
+
+Every step is that of its code, down to how frames are scaled; where that has consequences the function says so.
+``protocol`` is ``vbench`` with the published weights, told by their bytes, and ``vbench-unverified`` with any others: a
+number under VBench's name is one of VBench's networks. The only liberty is float32, where VBench runs CLIP in half
+precision on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from likeness.errors import CheckpointError
+from likeness.evaluate import frames
+from likeness.evaluate.types import Backends, Direction, Result, Sample
+from likeness.evaluate.weights import AESTHETIC, joined_hash, load_network, origin
+
+if TYPE_CHECKING:
+    from likeness.evaluate.networks.clip import Clip
+    from likeness.evaluate.networks.musiq import Musiq
+    from likeness.evaluate.networks.raft import Raft
+
+IMAGING_LONG_SIDE_PX = 512
+DYNAMIC_PX = 6.0  # of a frame whose shorter side has 256 px
+DYNAMIC_TOP = 0.05  # share of the px that count, those that move most
+DYNAMIC_PAIRS = 4 / 16  # share of the frames
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+_BATCH = 16
+
+
+def vbench(*official: bool) -> str:
+    """Name of the protocol, by whether each of the networks has its published weights."""
+    return "vbench" if all(official) else "vbench-unverified"
+
+
+@dataclass(frozen=True, eq=False)
+class AestheticQuality:
+    """LAION's linear head on CLIP ViT-L/14: the mean score of all frames, 1..10, divided by 10.
+
+    Attributes:
+        clip: its vision tower is used.
+        head: features of the tower to a score.
+    """
+
+    clip: Clip
+    head: nn.Linear
+    weights: str
+    protocol: str
+    name: str = "aesthetic_quality"
+    needs_reference: bool = False
+    directions: Mapping[str, Direction] = field(default_factory=lambda: {"aesthetic_quality": "higher"})
+
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """All frames."""
+        return frames.every(num_frames)
+
+    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+        """The mean, and its curve over the frames."""
+        return [self._measure(sample) for sample in samples]
+
+    @torch.inference_mode()
+    def _measure(self, sample: Sample) -> Result:
+        scores = []
+        for batch in _batches(sample):
+            features = functional.normalize(self.clip.features(clip_pixels(batch, self.clip.image_size)), dim=1)
+            scores.append(self.head(features)[:, 0])
+        curve = torch.cat(scores).double() / 10
+        return Result(values={self.name: float(curve.mean())}, curves={self.name: curve.tolist()})
+
+
+@dataclass(frozen=True, eq=False)
+class ImagingQuality:
+    """MUSIQ trained on SPAQ: the mean score of all frames, 0..100, divided by 100."""
+
+    musiq: Musiq
+    weights: str
+    protocol: str
+    name: str = "imaging_quality"
+    needs_reference: bool = False
+    directions: Mapping[str, Direction] = field(default_factory=lambda: {"imaging_quality": "higher"})
+
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """All frames."""
+        return frames.every(num_frames)
+
+    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+        """The mean, and its curve over the frames."""
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> Result:
+        curve = np.concatenate([self.musiq.score(imaging_pixels(batch)) for batch in _batches(sample)]) / 100
+        return Result(values={self.name: float(curve.mean(dtype=np.float64))}, curves={self.name: curve.tolist()})
+
+
+@dataclass(frozen=True, eq=False)
+class DynamicDegree:
+    """Whether the video moves, 1 or 0, by RAFT's flow between about eight frames a second.
+
+    A pair of frames moves when the 5 % of its px that move most do so by more than 6 px on average (of a frame of 256 px);
+    a video does when a quarter of as many pairs as it has frames move. Rounding makes that 0 pairs for a video of two
+    frames, so that it always moves, and no video of one frame does: VBench's rule, kept.
+    """
+
+    raft: Raft
+    weights: str
+    protocol: str
+    name: str = "dynamic_degree"
+    needs_reference: bool = False
+    directions: Mapping[str, Direction] = field(default_factory=lambda: {"dynamic_degree": "higher"})
+
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """Every max(1, round(fps / 8))-th frame."""
+        return frames.eighths(num_frames, fps)
+
+    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+        """1.0 or 0.0; as a curve how far the fastest px of each pair move; as details what they are held against."""
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> Result:
+        from likeness.evaluate.networks.raft import MIN_SIDE_PX
+
+        pictures = sample.take(self.indices(sample.num_frames, sample.fps))
+        height, width = pictures.shape[1:3]
+        if min(height, width) < MIN_SIDE_PX:
+            return _too_small(self.name, "RAFT", MIN_SIDE_PX, height, width)
+        lengths = [top_flow(self.raft.flow(first, second)) for first, second in pairwise(pictures)]
+        threshold, needed = DYNAMIC_PX * (min(height, width) / 256), round(DYNAMIC_PAIRS * len(pictures))
+        moves = bool(lengths) and sum(length > threshold for length in lengths) >= needed
+        return Result(
+            values={self.name: float(moves)},
+            curves={"top_flow_px": lengths},
+            details={"threshold_px": threshold, "pairs_needed": needed},
+        )
+
+
+def aesthetic_quality(backends: Backends) -> AestheticQuality:
+    """VBench's aesthetic quality; needs ``--aesthetic`` and ``--clip-large``."""
+    from likeness.evaluate.networks.clip import Clip
+
+    path, source = backends.need("aesthetic"), backends.need_model("clip_large")
+    clip = Clip.load(source, backends.device)
+    width = clip.model.config.projection_dim
+    if clip.official and clip.official != "ViT-L/14":
+        raise CheckpointError(
+            f"{source} is CLIP {clip.official}; --clip-large wants ViT-L/14, such as openai/clip-vit-large-patch14."
+        )
+    head = load_network(path, nn.Linear(width, 1), AESTHETIC)
+    whose = origin(path, AESTHETIC)
+    protocol = vbench(whose.official, clip.official == "ViT-L/14")
+    return AestheticQuality(clip, head, joined_hash([clip.weights, whose.weights]), protocol)
+
+
+def imaging_quality(backends: Backends) -> ImagingQuality:
+    """VBench's imaging quality; needs ``--musiq``."""
+    from likeness.evaluate.networks.musiq import Musiq
+
+    musiq = Musiq.load(backends.need("musiq"), backends.device)
+    return ImagingQuality(musiq, musiq.weights, vbench(musiq.official))
+
+
+def dynamic_degree(backends: Backends) -> DynamicDegree:
+    """VBench's dynamic degree; needs ``--raft``."""
+    from likeness.evaluate.networks.raft import Raft
+
+    raft = Raft.load(backends.need("raft"), backends.device)
+    return DynamicDegree(raft, raft.weights, vbench(raft.official))
+
+
+def clip_pixels(pictures: np.ndarray, size: int) -> Tensor:
+    """Frames ready for CLIP as VBench scales them: bicubically without averaging, overshoots kept, and cropped.
+
+    Args:
+        pictures: ``uint8 [N, H, W, 3]`` RGB.
+        size: side of the square, px.
+
+    Returns:
+        ``float32 [N, 3, size, size]``.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    height, width = pixels.shape[2:]
+    short = min(height, width)
+    # The shorter side becomes `size`, the longer one is rounded down.
+    scaled = tuple(size if side == short else int(size * side / short) for side in (height, width))
+    if scaled != (height, width):
+        pixels = functional.interpolate(pixels, scaled, mode="bicubic", align_corners=False)
+    top, left = (round((side - size) / 2) for side in scaled)
+    pixels = pixels[:, :, top : top + size, left : left + size] / 255
+    return (pixels - torch.tensor(_CLIP_MEAN).view(3, 1, 1)) / torch.tensor(_CLIP_STD).view(3, 1, 1)
+
+
+def imaging_pixels(pictures: np.ndarray) -> Tensor:
+    """Frames as VBench scales them for MUSIQ: bilinearly without averaging, to a longer side of at most 512 px.
+
+    Args:
+        pictures: ``uint8 [N, H, W, 3]`` RGB.
+
+    Returns:
+        ``float32 [N, 3, h, w]`` in 0..255.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float()
+    height, width = pixels.shape[2:]
+    if max(height, width) <= IMAGING_LONG_SIDE_PX:
+        return pixels
+    scale = IMAGING_LONG_SIDE_PX / max(height, width)
+    return functional.interpolate(
+        pixels, (int(scale * height), int(scale * width)), mode="bilinear", align_corners=False
+    )
+
+
+def top_flow(flow: np.ndarray) -> float:
+    """Mean length of the 5 % longest vectors of a flow ``[H, W, 2]``, px."""
+    lengths = np.hypot(flow[..., 0], flow[..., 1]).ravel()
+    count = int(len(lengths) * DYNAMIC_TOP)
+    return float(np.partition(lengths, len(lengths) - count)[-count:].mean(dtype=np.float64))
+
+
+def _batches(sample: Sample) -> list[np.ndarray]:
+    pictures = sample.take(frames.every(sample.num_frames))
+    return [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
+
+
+def _too_small(name: str, network: str, least: int, height: int, width: int) -> Result:
+    return Result(
+        values={name: None},
+        status="failed",
+        reason=f"{network} needs frames of at least {least} px a side; these have {width} x {height}",
+    )
