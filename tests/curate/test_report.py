@@ -7,17 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import dataset_of, measures, paired_dataset
 from PIL import Image
 from test_report_page import read
 
-from likeness.curate.config import CurationConfig
-from likeness.curate.record import Dataset, ShardWriter
 from likeness.curate.report import write_report
 from likeness.curate.report_choice import NUM_BINS, Verdicts, evenly, nearest, spread
 from likeness.curate.supervise import Outcome
-from likeness.curate.tables import FileState, sources_table
-from likeness.curate.types import ClipSource, Measured, Measures
-from likeness.curate.verdicts import write_clips
+from likeness.curate.types import ClipSource, Measured
 from likeness.errors import UserError
 
 NUM_CLIPS = 60
@@ -27,15 +24,6 @@ def thumbnail(value: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((90, 160, 3), value, np.uint8)).save(file, "JPEG")
     return file.getvalue()
-
-
-def measures(number: int, **changes) -> Measures:
-    values = {
-        "width": 640, "height": 360, "fps": 25.0, "duration_s": 3.0, "rotation": 0, "num_expected": 6, "num_delivered": 6,
-        "num_corrupt": 0, "num_people": (1,) * 6, "cosines": ((0.8,) * 5,), "areas": ((0.1 + number / 1000,) * 6,),
-        "flow": 0.1, "motion": 0.05, "aesthetics": None,
-    }  # fmt: skip
-    return Measures(**(values | changes))
 
 
 def outcome(number: int) -> Outcome:
@@ -55,7 +43,7 @@ def outcome(number: int) -> Outcome:
         return Outcome(source=source, status="crash", reason="the process was ended by SIGSEGV", attempts=2)
     measured = Measured(
         clip_id=f"{number:032x}",
-        measures=measures(number, **changes[kind]),
+        measures=measures(**{"areas": ((0.1 + number / 1000,) * 6,), **changes[kind]}),
         faces=(),
         references=(),
         thumbnail=thumbnail(4 * number),
@@ -64,21 +52,13 @@ def outcome(number: int) -> Outcome:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
+def folder(tmp_path: Path) -> Path:
     """Decided, with the defaults."""
-    dataset = Dataset.create(tmp_path / "set", CurationConfig(), {"scrfd.onnx": "0"}, "faces")
-    outcomes = [outcome(number) for number in range(NUM_CLIPS)]
-    dataset.write_sources(sources_table([o.source for o in outcomes]))
-    writer = ShardWriter(dataset)
-    for item in outcomes:
-        writer.add(FileState(1, 1), item)
-    writer.commit()
-    write_clips(dataset, dataset.current())
-    return dataset
+    return dataset_of(tmp_path / "set", [outcome(number) for number in range(NUM_CLIPS)])
 
 
-def test_every_clip_is_in_the_report(dataset: Dataset) -> None:
-    reader = read(write_report(dataset.folder).read_text(encoding="utf-8"))
+def test_every_clip_is_in_the_report(folder: Path) -> None:
+    reader = read(write_report(folder).read_text(encoding="utf-8"))
     text = " ".join(" ".join(reader.texts).split())
     for line in (
         "clips in 60 100.0%", "people count varies", "face too small", "identity varies", "not a video error 10",
@@ -92,17 +72,17 @@ def test_every_clip_is_in_the_report(dataset: Dataset) -> None:
     )
 
 
-def test_each_failure_has_its_command(dataset: Dataset) -> None:
-    html = write_report(dataset.folder).read_text(encoding="utf-8")
+def test_each_failure_has_its_command(folder: Path) -> None:
+    html = write_report(folder).read_text(encoding="utf-8")
     text = " ".join(read(html).texts)
     keys = [outcome(number).source.key for number in range(NUM_CLIPS) if number % 6 in (4, 5)]
-    assert all(text.count(f"likeness curate show {dataset.folder} {key}") == 1 for key in keys)
+    assert all(text.count(f"likeness curate show {folder} {key}") == 1 for key in keys)
     assert text.index("ended by SIGSEGV") < text.index("it begins with <html>")
     assert "<b>laughs" not in html
 
 
-def test_pictures_are_those_of_the_clips(dataset: Dataset) -> None:
-    tags = read(write_report(dataset.folder).read_text(encoding="utf-8")).tags
+def test_pictures_are_those_of_the_clips(folder: Path) -> None:
+    tags = read(write_report(folder).read_text(encoding="utf-8")).tags
     pictures = [attributes for tag, attributes in tags if tag == "img"]
     import base64
 
@@ -113,9 +93,19 @@ def test_pictures_are_those_of_the_clips(dataset: Dataset) -> None:
     assert len({attributes["alt"] for attributes in pictures}) >= 30
 
 
-def test_the_same_tables_give_the_same_page(dataset: Dataset) -> None:
-    page = write_report(dataset.folder).read_bytes()
-    assert write_report(dataset.folder).read_bytes() == page
+def test_pairs_are_shown_with_both_sides_and_their_cosine(tmp_path: Path) -> None:
+    html = write_report(paired_dataset(tmp_path / "set")).read_text(encoding="utf-8")
+    reader = read(html)
+    text = " ".join(" ".join(reader.texts).split())
+    assert "cosine 0.800" in text and "cosine 0.902, 0.902" in text
+    assert "cross, cosine 0.80 to 0.83 2" in text and "pretraining 4" in text and "4 cross pairs" in text
+    shown = [attributes["alt"] for tag, attributes in reader.tags if tag == "img"]
+    assert shown.count("reference") == 12, "one and two people, each with their own faces and with others'"
+
+
+def test_the_same_tables_give_the_same_page(folder: Path) -> None:
+    page = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == page
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path) -> None:
