@@ -82,7 +82,7 @@ def faces_folder(folder: str | Path | None = None) -> Path:
     return Path(__file__).parents[1] / "world" / "weights" / "faces"
 
 
-def load_faces(folder: str | Path | None = None, *, device: str = "cpu") -> FaceTools:
+def load_faces(folder: str | Path | None = None, *, device: str = "cpu", threads: int | None = None) -> FaceTools:
     """Load detector, recogniser and parser from a folder (see :func:`faces_folder`).
 
     The folder holds a detector and perhaps a recogniser (see :mod:`likeness.faces.pack`) and perhaps a subfolder with
@@ -90,12 +90,13 @@ def load_faces(folder: str | Path | None = None, *, device: str = "cpu") -> Face
 
     Args:
         device: where the parser runs; the ONNX models run on the CPU.
+        threads: of each ONNX model; None for one a core. Processes side by side want 1.
 
     Raises:
         CheckpointError: the folder or its detector is missing, or a file is damaged.
     """
     folder = faces_folder(folder)
-    pack = FacePack.load(folder)
+    pack = FacePack.load(folder, threads=threads)
     parser = next((path.parent for path in sorted(folder.glob("*/config.json")) if _is_segformer(path)), None)
     return FaceTools(pack, FaceParser.load(parser, device) if parser else None)
 

@@ -54,8 +54,11 @@ class FacePack:
     folder: Path
 
     @classmethod
-    def load(cls, folder: str | Path) -> FacePack:
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> FacePack:
         """Load the pack in ``folder``.
+
+        Args:
+            threads: of each network; None for ONNX Runtime's choice, one a core. Processes side by side want 1.
 
         Raises:
             CheckpointError: the folder is missing, has no detector with keypoints, or several files of a kind and
@@ -70,8 +73,8 @@ class FacePack:
         if not isinstance(det_size, int) or det_size < 32 or det_size % 32:
             raise CheckpointError(f"det_size {det_size!r} in {folder / 'pack.json'} must be a multiple of 32, in px.")
         return cls(
-            detector=_load_detector(detector_file),
-            recognizer=_load_model(recognizer_file, "recognition") if recognizer_file else None,
+            detector=_load_detector(detector_file, threads),
+            recognizer=_load_model(recognizer_file, "recognition", threads) if recognizer_file else None,
             det_size=det_size,
             det_threshold=float(settings.get("det_threshold", DET_THRESHOLD)),
             folder=folder,
@@ -233,14 +236,14 @@ def _role(path: Path) -> str | None:
     return "recognizer" if is_square and num_inputs == 1 and len(graph.output) == 1 else None
 
 
-def _load_detector(path: Path) -> SCRFD:
-    detector = _load_model(path, "detection")
+def _load_detector(path: Path, threads: int | None) -> SCRFD:
+    detector = _load_model(path, "detection", threads)
     if not detector.use_kps:
         raise CheckpointError(f"The face detector {path} gives no keypoints. {_WAY_OUT}")
     return detector
 
 
-def _load_model(path: Path, task: str) -> Any:
+def _load_model(path: Path, task: str, threads: int | None) -> Any:
     """Load one network on the CPU, quietly; ``task`` is insightface's name for what it must do."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # insightface's imports warn of packages that this one does not use
@@ -249,6 +252,7 @@ def _load_model(path: Path, task: str) -> Any:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
+        options.intra_op_num_threads = threads or 0
         try:
             model = get_model(str(path), providers=["CPUExecutionProvider"], sess_options=options)
         except Exception as error:  # onnxruntime raises types of its own
