@@ -31,8 +31,8 @@ def cosines(vectors: np.ndarray, norms: np.ndarray, first: np.ndarray, second: n
     return dots / (norms[first] * norms[second])
 
 
-def lengths(vectors: np.ndarray) -> np.ndarray:
-    """Lengths of embeddings ``[N, D]``, ``float64 [N]``.
+def lengths(vectors: np.ndarray, start: int = 0) -> np.ndarray:
+    """Lengths of embeddings ``[N, D]``, ``float64 [N]``; the first is number ``start``, for messages.
 
     Raises:
         UserError: embeddings without numbers, or one that is zero or not finite.
@@ -43,13 +43,13 @@ def lengths(vectors: np.ndarray) -> np.ndarray:
             "with a folder of face models that has a recogniser."
         )
     norms = np.empty(len(vectors))
-    for start in range(0, len(vectors), CHUNK_ROWS):
-        part = slice(start, start + CHUNK_ROWS)
+    for low in range(0, len(vectors), CHUNK_ROWS):
+        part = slice(low, low + CHUNK_ROWS)
         norms[part] = np.sqrt(_sums(vectors[part].astype(np.float64) ** 2))
     bad = np.flatnonzero(~(norms > 0) | ~np.isfinite(norms))
     if len(bad):
         raise UserError(
-            f"The embedding of face {bad[0]} (counted from 0) is zero or not finite, as are {len(bad) - 1} others; it has no "
+            f"The embedding of face {start + bad[0]} (counted from 0) is zero or not finite, as are {len(bad) - 1} others; it has no "
             "cosine. Measure its clip again."
         )
     return norms

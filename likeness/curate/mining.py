@@ -86,7 +86,7 @@ class Search:
         """As :func:`mine` describes."""
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         block = block or (GPU_BLOCK if device.type == "cuda" else CPU_BLOCK)
-        block = -(-min(block, len(vectors)) // 32) * 32  # kernels want multiples of 8 rows, and more than 16
+        block = -(-min(block, max(len(vectors), 1)) // 32) * 32  # kernels want multiples of 8 rows, and more than 16
         norms = lengths(vectors)
         keys = np.arange(len(vectors), dtype=np.uint64) if keys is None else keys
         return cls(

@@ -29,7 +29,8 @@ import pyarrow as pa
 
 from likeness.curate.bands import Band, Picks
 from likeness.curate.config import Pairing
-from likeness.curate.face_table import FaceTable
+from likeness.curate.face_table import FaceTable, read_faces
+from likeness.curate.leaks import leaked_clips
 from likeness.curate.mining import mine
 from likeness.curate.record import write_table
 
@@ -76,6 +77,7 @@ def build_pairs(
     faces: FaceTable,
     config: Pairing,
     *,
+    without: np.ndarray | None = None,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[PairKind, PairTable]:
@@ -84,19 +86,33 @@ def build_pairs(
     Args:
         faces: the candidates of the clips that are kept. Without embeddings there are only pre-training pairs.
         config: bands and seed.
+        without: ``int64``, clips that take no part in any pair.
         workers: threads that compare; the result does not depend on it.
         on_progress: as of :func:`~likeness.curate.mining.mine`.
 
     Raises:
         UserError: an embedding that is zero or not finite.
     """
-    people = _people(faces)
+    people = _people(faces, np.zeros(0, np.int64) if without is None else without)
     own = [_own(group) for group in people]
     made: dict[PairKind, list[PairTable]] = {"pretraining": own, "cross": [], "tradeoff": []}
     if faces.embeddings.shape[1] and people:
         for kind, tables in _mined(faces, people, config, workers, on_progress).items():
             made[kind] = tables
     return {kind: _joined(tables) for kind, tables in made.items()}
+
+
+def pair_dataset(
+    folder: Path, config: Pairing, *, workers: int = 1, on_progress: Callable[[int, int], None] | None = None
+) -> dict[str, int]:
+    """Make the pairs of a dataset anew, without the clips that leak; returns how many there are of each kind.
+
+    Raises:
+        CheckpointError: a table is lost or damaged.
+        UserError: as :func:`build_pairs` and :func:`write_pairs`.
+    """
+    faces, leaked = read_faces(folder), leaked_clips(folder)
+    return write_pairs(folder, build_pairs(faces, config, without=leaked, workers=workers, on_progress=on_progress))
 
 
 def write_pairs(folder: Path, pairs: Mapping[PairKind, PairTable]) -> dict[str, int]:
@@ -132,11 +148,12 @@ class _People:
         return self.rows[self.first]
 
 
-def _people(faces: FaceTable) -> list[_People]:
+def _people(faces: FaceTable, without: np.ndarray) -> list[_People]:
     """Clips by their number of people; those in which a person has no picture at their place are left out."""
-    if not len(faces):
-        return []
     rows = np.lexsort((faces.number, faces.track, faces.clip))
+    rows = rows[~np.isin(faces.clip[rows], without)]
+    if not len(rows):
+        return []
     begins = np.flatnonzero(_changes(faces.clip[rows]) | _changes(faces.track[rows]))
     person = np.repeat(np.arange(len(begins)), np.diff(np.append(begins, len(rows))))  # of each row, in this order
     clips, clip_of = np.unique(faces.clip[rows[begins]], return_inverse=True)
