@@ -224,7 +224,7 @@ evaluate(items, [Slow(), Slow("contrast")], folder / "report", batch=2)
 
 
 def test_a_killed_evaluation_loses_nothing_and_counts_nothing_twice(clips, tmp_path):
-    code = _KILLED.format(here=str(Path(__file__).parent), folder=str(tmp_path))
+    code = _KILLED.format(here=str(Path(__file__).parents[1]), folder=str(tmp_path))
     results = tmp_path / "report" / RESULTS
     for wanted in (4, 12):  # killed twice: at the beginning, and within what went on
         process = subprocess.Popen([sys.executable, "-c", code])
