@@ -8,10 +8,13 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 
+import cv2
 import numpy as np
 from PIL import Image
 
+from likeness.curate.aesthetics import PICTURES, Aesthetics
 from likeness.curate.config import CurationConfig
 from likeness.curate.container import clip_error
 from likeness.curate.decode import Sample, Timeline, read_samples, read_timeline
@@ -37,9 +40,13 @@ class Measurer:
     """
 
     def __init__(self, config: CurationConfig, faces: str | Path, dataset: str | Path) -> None:
+        cv2.setNumThreads(1)  # clips are measured side by side instead
         self.settings = config.measuring
-        self.faces = load_faces(faces)
+        self.faces = load_faces(faces, threads=1)
         self.dataset = Path(dataset)
+        self.aesthetics: Aesthetics | None = None
+        if self.settings.clip and self.settings.aesthetics:
+            self.aesthetics = Aesthetics.load(self.settings.clip, self.settings.aesthetics)
 
     def __call__(self, source: ClipSource) -> Measured:
         """Measure a clip.
@@ -51,8 +58,11 @@ class Measurer:
         timeline = read_timeline(source, self.settings.samples_per_second)
         looked = _Looked(self.settings.max_people)
         if len(timeline.due) <= self.settings.max_samples:
+            scored = set(spread(len(timeline.due), PICTURES))
             for sample in read_samples(source, timeline):
                 self._look(sample, looked)
+                if self.aesthetics and sample.number in scored:
+                    looked.aesthetics.append(self.aesthetics.score(sample.picture))
             if not looked.times_s:
                 raise clip_error(source, "corrupt", "none of its frames can be decoded")
         tracks = follow(looked.of_common_count(self.settings.tie), across_gaps=self.settings.across_gaps)
@@ -92,7 +102,7 @@ class Measurer:
             areas=tuple(tuple(face.area for face in track.faces) for track in tracks),
             flow=flow_score(looked.greys, looked.times_s),
             motion=motion_score(looked.greys),
-            aesthetics=None,
+            aesthetics=fmean(looked.aesthetics) if looked.aesthetics else None,
         )
 
     def _references(
@@ -136,6 +146,7 @@ class _Looked:
         self.greys: list[np.ndarray] = []
         self.thumbnails: list[np.ndarray] = []
         self.crops: dict[int, np.ndarray] = {}
+        self.aesthetics: list[float] = []
         self.num_corrupt = 0
         self.rotation = 0
         self.size = (0, 0)
