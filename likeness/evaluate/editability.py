@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from likeness.evaluate import frames
-from likeness.evaluate.faces_of import FaceAnalyser, SeenFace, face_analyser, no_reference_face
+from likeness.evaluate.faces_of import FaceAnalyser, face_analyser, no_reference_face
 from likeness.evaluate.identity import optional
-from likeness.evaluate.people import Cast
+from likeness.evaluate.people import faces_of_references
 from likeness.evaluate.text import FrameClip, frame_clip
 from likeness.evaluate.types import Backends, Direction, Result, Sample
 from likeness.media import sha256_bytes
@@ -88,7 +88,7 @@ class ClipDistFace:
             return Result(values={}, status="no reference face", reason=reason)
         seen = self.analyser.frames(sample, self.indices(sample.num_frames, sample.fps))
         distances = np.full((len(found), len(seen)), np.nan)
-        for row, faces in enumerate(_faces_of_references(sample.item.people, found, seen)):
+        for row, faces in enumerate(faces_of_references(sample.item.people, found, seen)):
             reference = found[row]
             if reference is None:
                 continue
@@ -104,30 +104,6 @@ class ClipDistFace:
         return Result(
             values={"clip_dist_face": float(np.nanmean(distances))}, curves={"clip_dist_face": optional(curve)}
         )
-
-
-def _faces_of_references(
-    owners: Sequence[int], references: Sequence[SeenFace | None], seen: Sequence[Sequence[SeenFace]]
-) -> list[list[SeenFace | None]]:
-    """For each reference the face in each frame that is to be compared with it: the largest where there is one person,
-    as in FaceSim, else the one assigned to its person."""
-    people = sorted(set(owners))
-    if len(people) == 1:
-        largest = [next(iter(faces), None) for faces in seen]
-        return [largest] * len(references)
-    embeddings = [
-        np.array([face.embedding for owner, face in zip(owners, references, strict=True) if owner == person and face])
-        for person in people
-    ]
-    cast = Cast.of(seen, embeddings)
-    of_person = {
-        person: [
-            faces[assigned[row]] if assigned[row] >= 0 else None
-            for faces, assigned in zip(seen, cast.assigned, strict=True)
-        ]
-        for row, person in enumerate(people)
-    }
-    return [of_person[owner] for owner in owners]
 
 
 def clip_dist(backends: Backends) -> ClipDistFull:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from likeness.errors import UserError
-from likeness.evaluate import drift, editability, identity, motion, people, text
+from likeness.evaluate import copying, drift, editability, identity, motion, people, quality, text
 from likeness.evaluate.types import BackendAbsent, Backends, Metric
 
 METRICS: dict[str, Callable[[Backends], Metric]] = {
@@ -24,6 +24,10 @@ METRICS: dict[str, Callable[[Backends], Metric]] = {
     "clip_score_corrected": text.clip_score_corrected,
     "clip_dist": editability.clip_dist,
     "clip_dist_face": editability.clip_dist_face,
+    "aesthetic_quality": quality.aesthetic_quality,
+    "imaging_quality": quality.imaging_quality,
+    "dynamic_degree": quality.dynamic_degree,
+    "copying": copying.copying,
     "motion": motion.motion,
 }
 

@@ -201,6 +201,41 @@ class Cast:
         }
 
 
+def faces_of_references(
+    owners: Sequence[int], references: Sequence[SeenFace | None], seen: Sequence[Sequence[SeenFace]]
+) -> list[list[SeenFace | None]]:
+    """The face in each frame that each reference is to be compared with, or None.
+
+    With one person that is the largest, as in FaceSim; with several, the one assigned to the reference's person. Every
+    person needs a reference with a face.
+
+    Args:
+        owners: the person of each reference.
+        references: the face of each reference.
+        seen: the faces of each frame, the largest first.
+
+    Returns:
+        A list a reference, with an entry a frame.
+    """
+    people = sorted(set(owners))
+    if len(people) == 1:
+        largest = [next(iter(faces), None) for faces in seen]
+        return [largest] * len(references)
+    embeddings = [
+        np.array([face.embedding for owner, face in zip(owners, references, strict=True) if owner == person and face])
+        for person in people
+    ]
+    cast = Cast.of(seen, embeddings)
+    of_person = {
+        person: [
+            faces[assigned[row]] if assigned[row] >= 0 else None
+            for faces, assigned in zip(seen, cast.assigned, strict=True)
+        ]
+        for row, person in enumerate(people)
+    }
+    return [of_person[owner] for owner in owners]
+
+
 def _picked(cosines: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.array([cosines[person, face] if face >= 0 else np.nan for person, face in enumerate(faces)])
 
