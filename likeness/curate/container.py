@@ -65,7 +65,10 @@ def opened(source: ClipSource) -> Iterator[Any]:
         if context.width * context.height > MAX_FRAME_PIXELS:
             raise clip_error(source, "unreadable", f"its pictures have {context.width} x {context.height} px, too many")
         context.thread_count = 1
-        yield container
+        try:
+            yield container
+        except FFmpegError as error:  # such as a seek in a file without frames
+            raise clip_error(source, "corrupt", f"it cannot be read ({error.strerror})") from error
 
 
 def packets(container: Any, stream: Any) -> Iterator[Any]:
