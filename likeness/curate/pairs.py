@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +33,8 @@ from likeness.curate.face_table import FaceTable, read_faces
 from likeness.curate.leaks import leaked_clips
 from likeness.curate.mining import mine
 from likeness.curate.record import write_table
+from likeness.curate.types import PairKind
 
-PairKind = Literal["pretraining", "cross", "tradeoff"]
 PAIRS = pa.schema(
     [("kind", pa.string()), ("clip", pa.int64()), ("references", pa.list_(pa.int64())),
      ("cosines", pa.list_(pa.float64())), ("same_source", pa.bool_())]

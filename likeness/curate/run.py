@@ -14,12 +14,11 @@ from typing import Protocol, get_args
 from likeness.curate.config import CurationConfig, Measuring
 from likeness.curate.face_table import read_faces
 from likeness.curate.local import run_local
-from likeness.curate.pairs import PairKind, build_pairs, write_pairs
 from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_rows, write_table
 from likeness.curate.rules import decide
 from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.tables import FileState, sources_table
-from likeness.curate.types import ClipSource
+from likeness.curate.types import ClipSource, PairKind
 from likeness.curate.verdicts import CLIPS, FACES, Counts, decided_clips, dropped_unseen, table_stamps, write_faces
 from likeness.curate.worker import MakeWorker, WorkerSpec, make_worker
 from likeness.errors import CheckpointError, UserError
@@ -231,6 +230,8 @@ def _finish(
     if "faces" in stale:
         write_faces(dataset, current, clips)
     if "pairs" in stale:
+        from likeness.curate.pairs import build_pairs, write_pairs  # with torch, which takes seconds
+
         config = dataset.config.pairing
         write_pairs(folder, build_pairs(read_faces(folder), config, workers=workers, on_progress=pairing))
     replace(dataset, made=made).write_config()

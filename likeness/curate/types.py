@@ -25,6 +25,9 @@ Status = Literal["ok", "dropped", "error", "crash", "timeout"]
 # Why a file cannot be measured; the reason of a row with status `error`.
 ErrorReason = Literal["missing", "empty file", "not a video", "no video stream", "corrupt", "unreadable"]
 
+# Where the reference of a pair comes from: see likeness.curate.pairs.
+PairKind = Literal["pretraining", "cross", "tradeoff"]
+
 
 class ClipError(UserError):
     """A clip that cannot be read. The message says what was found and what to do; ``reason`` is the short name."""
