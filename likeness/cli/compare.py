@@ -20,6 +20,10 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the numbers to this .json as well.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="Write an .html page with the table and the videos in which the runs differ most."),
+    ] = None,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Compare videos of different sizes and lengths all the same.")
     ] = False,
@@ -31,12 +35,16 @@ def compare(
     likeness compare report-a report-b
     """
     from likeness.evaluate.compare import compare as against
+    from likeness.evaluate.comparison_page import write_comparison
     from likeness.evaluate.record import load_report
     from likeness.sidecar import write_json
 
-    comparison = against([load_report(run) for run in runs], any_size=any_size)
+    reports = [load_report(run) for run in runs]
+    comparison = against(reports, any_size=any_size)
     if output is not None:
         write_json(output, comparison.to_json())
+    if page is not None:
+        write_comparison(comparison, reports, page)
     _print_table(comparison)
     if comparison.num_unshared:
         print_line("left out", f"{comparison.num_unshared} rows that are not in every run")

@@ -123,6 +123,7 @@ def evaluate(
     else:
         items = readers.read_benchmark(benchmark, _needed(videos, "videos", "VIDEOS"), same_person=same_person)
     from likeness.evaluate.export import check_parquet, write_tables
+    from likeness.evaluate.report import write_report
     from likeness.evaluate.statistics import table
     from likeness.evaluate.types import Backends
 
@@ -145,6 +146,7 @@ def evaluate(
     report = _run(items, backends, names, output, batch=batch, quiet=quiet)
     lines = table(report)
     write_tables(report, lines, parquet=parquet)
+    write_report(report, lines)
     _print_table(report, lines)
     _tell(report)
     typer.echo(report.folder)
