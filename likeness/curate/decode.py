@@ -3,8 +3,9 @@
 The file is read twice: once for the times of its packets, without decoding, and once for the frames. Times are the file's
 own, so clips of changing frame rate are sampled as they play; sound is left alone; frames are turned as the file says.
 
-Decoders raise nothing on most damaged streams, they repeat or invent what is missing. So a sample counts as damaged where the
-decoder, the container or a missing frame before it says so, and a file is held to the duration that it promises.
+Decoders conceal damage: they repeat or invent what is missing. Here they are told not to, a sample counts as damaged where the
+container or the decoder says so of it or of what it may have been decoded from, and a file is held to the duration that it
+promises. What still goes unnoticed are flipped bits that make another valid stream.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Literal
 
 import numpy as np
@@ -87,7 +88,7 @@ def _duration(measures: Measures, _: str | None, __: CurationConfig) -> float:
 
 def _corrupt(measures: Measures, _: str | None, __: CurationConfig) -> float:
     whole = measures.num_delivered - measures.num_corrupt
-    return 1.0 - whole / max(measures.num_expected, 1)
+    return (measures.num_expected - whole) / max(measures.num_expected, 1)
 
 
 def _people(measures: Measures, _: str | None, config: CurationConfig) -> float:
@@ -99,7 +100,7 @@ def _other_count(measures: Measures, _: str | None, config: CurationConfig) -> f
     common = common_count(people, config.measuring.tie)
     if config.thresholds.count_over == "samples with faces":
         people = [count for count in people if count]
-    return 1.0 - people.count(common) / len(people) if people else 0.0
+    return (len(people) - people.count(common)) / len(people) if people else 0.0
 
 
 def _breaks(measures: Measures, _: str | None, config: CurationConfig) -> float | None:
@@ -115,22 +116,22 @@ def _breaks(measures: Measures, _: str | None, config: CurationConfig) -> float 
 
 
 def _areas(measures: Measures) -> list[float]:
-    """Each person's mean share of the frame."""
-    return [sum(areas) / len(areas) for areas in measures.areas if areas]
+    """Each person's mean share of the frame; exact sums, so that a value on the limit stays on it."""
+    return [fsum(areas) / len(areas) for areas in measures.areas if areas]
 
 
 def _smallest_area(measures: Measures, _: str | None, config: CurationConfig) -> float | None:
     areas = _areas(measures)
     if not areas:
         return None
-    return sum(areas) if config.thresholds.area_of == "everybody" else min(areas)
+    return fsum(areas) if config.thresholds.area_of == "everybody" else min(areas)
 
 
 def _largest_area(measures: Measures, _: str | None, config: CurationConfig) -> float | None:
     areas = _areas(measures)
     if not areas:
         return None
-    return sum(areas) if config.thresholds.area_of == "everybody" else max(areas)
+    return fsum(areas) if config.thresholds.area_of == "everybody" else max(areas)
 
 
 def _one(_: CurationConfig) -> float:
