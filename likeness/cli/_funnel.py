@@ -72,8 +72,8 @@ class FunnelBar:
     def update(self, done: int, total: int, funnel: Mapping[str, int]) -> None:
         """So many of `total` clips are through; `funnel` counts them by what became of them, "kept" or a reason."""
         self._progress.line = told(funnel)
-        if self._first < 0:
-            # What an earlier run did says nothing about the speed of this one.
+        if self._first < 0 or done == self._first:
+            # What an earlier run did, and the time until the models are loaded, say nothing about the speed of this one.
             self._first, self._began_s = done, time.monotonic()
             self._progress.reset(self._task, completed=done, total=total)
         self._progress.update(self._task, completed=done, total=total)
@@ -82,7 +82,7 @@ class FunnelBar:
             self._told = part
             seconds = time.monotonic() - self._began_s
             rate = (done - self._first) / seconds if seconds > 0 else 0.0
-            speed = f", {rate:.1f} a second" if rate > 0 else ""
+            speed = f", {rate:.2g} a second" if rate > 0 else ""
             left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
             counts = f"; {self._progress.line}" if self._progress.line else ""
             print_line(self._text, f"{done:,} of {total:,} clips{speed}{left}{counts}")

@@ -152,7 +152,7 @@ def _notes(tables: _Tables) -> tuple[str, ...]:
     uncaptioned = sum(caption is None for caption in tables.captions)
     notes = []
     if uncaptioned:
-        notes.append(f"{uncaptioned:,} clips came without a caption; the rule about captions does not apply to them.")
+        notes.append(f"Clips without a caption: {uncaptioned:,}. The rule about captions does not apply to them.")
     if tables.has_faces and not len(tables.cosines):
         notes.append(
             "The face models have no recogniser, or no face was seen twice: whether a clip shows the same person throughout was not "
@@ -243,10 +243,10 @@ def _by_reason(tables: _Tables) -> list[Choice]:
     choices = []
     for step in _funnel(tables):
         rows = np.flatnonzero((tables.verdicts.status == step.status) & (tables.verdicts.reason == step.reason))
-        if len(rows):
-            kept = step.status == "ok"
-            title = "kept" if kept else step.reason
-            choices.append((title, f"{len(rows):,} clips", evenly(rows, _SHOWN_KEPT if kept else _SHOWN)))
+        kept = step.status == "ok"
+        if len(rows) and step.status not in _FAILED:  # of those there is no picture; they are listed apart
+            clips = f"{len(rows):,} clip{'s' if len(rows) > 1 else ''}"
+            choices.append(("kept" if kept else step.reason, clips, evenly(rows, _SHOWN_KEPT if kept else _SHOWN)))
     return choices
 
 
@@ -304,7 +304,7 @@ def _failure(tables: _Tables, row: int) -> Failure:
     detail = tables.clips.column("detail")[row].as_py()
     reason = tables.verdicts.reason[row]
     return Failure(
-        name=f"{tables.paths[row]}",
+        name=tables.paths[row],
         status=tables.verdicts.status[row],
         reason=f"{reason}: {detail}" if detail else reason,
         command=f"likeness curate show {shlex.quote(str(tables.dataset.folder))} {key}",

@@ -195,7 +195,9 @@ def number(value: float, unit: str = "") -> str:
     if unit == "%":
         return f"{100 * value:.3g} %"
     digits = 0 if value == 0 or not math.isfinite(value) else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:.{min(digits, 6)}f} {unit}".strip()
+    text = f"{value:.{min(digits, 6)}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text} {unit}".strip()
 
 
 def _grid(name: str, parts: Sequence[str]) -> str:
@@ -203,14 +205,13 @@ def _grid(name: str, parts: Sequence[str]) -> str:
 
 
 def _galleries(galleries: Sequence[Gallery]) -> str:
-    if not galleries:
-        return '<p class="soft">There are none.</p>'
-    return "".join(
-        f"<h3>{escape(gallery.title)}</h3>"
-        + (f'<p class="soft">{escape(gallery.note)}</p>' if gallery.note else "")
-        + _grid("gallery", [_picture(picture) for picture in gallery.pictures])
-        for gallery in galleries
-    )
+    return _grid("galleries", [_gallery(gallery) for gallery in galleries])
+
+
+def _gallery(gallery: Gallery) -> str:
+    note = f'<p class="soft">{escape(gallery.note)}</p>' if gallery.note else ""
+    pictures = _grid("gallery", [_picture(picture) for picture in gallery.pictures])
+    return f"<section><h3>{escape(gallery.title)}</h3>{note}{pictures}</section>"
 
 
 def _picture(picture: Picture) -> str:

@@ -135,7 +135,7 @@ def test_failures_say_how_many_are_not_shown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
-    [(0.3, "%", "30 %"), (0.045, "%", "4.5 %"), (12.345, "s", "12.3 s"), (0.5, "", "0.500"), (0, "", "0"), (1234.5, "px", "1234 px")],
+    [(0.3, "%", "30 %"), (0.045, "%", "4.5 %"), (12.345, "s", "12.3 s"), (0.5, "", "0.5"), (0, "", "0"), (1234.5, "px", "1234 px"), (3.0, "", "3"), (0.123456, "s", "0.123 s")],
 )  # fmt: skip
 def test_numbers_are_written_for_people(value: float, unit: str, text: str) -> None:
     assert number(value, unit) == text
