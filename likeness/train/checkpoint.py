@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from likeness.errors import CheckpointError, UserError
+from likeness.train import zero
 
 _FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _WEIGHTS, _AVERAGE, _OPTIMIZER, _PROGRESS = (
@@ -77,8 +78,11 @@ def save(
     Raises:
         UserError: for a full disk; the checkpoints before it are whole.
     """
-    state, optimizer_state = get_state_dict(module, list(optimizers), options=_FULL)
-    weights = cast(dict[str, Tensor], state)
+    if zero.is_engine(module):
+        weights, optimizer_state = zero.weights_of(module), zero.state_of(module)
+    else:
+        state, optimizer_state = get_state_dict(module, list(optimizers), options=_FULL)
+        weights = cast(dict[str, Tensor], state)
     if not is_main:
         return
     trained = {bare_name(name) for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -123,20 +127,26 @@ def load(path: Path, module: nn.Module, optimizers: Sequence[Any]) -> tuple[Prog
         state = torch.load(path / _OPTIMIZER, weights_only=True, map_location="cpu")
         values = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
         average = load_file(path / _AVERAGE) if (path / _AVERAGE).exists() else None
-        current = cast(dict[str, Tensor], get_model_state_dict(module, options=_FULL))
+        engine = zero.is_engine(module)
+        current = (
+            zero.weights_of(module) if engine else cast(dict[str, Tensor], get_model_state_dict(module, options=_FULL))
+        )
         foreign = sorted(name for name in weights if name not in current or current[name].shape != weights[name].shape)
         if foreign:
             raise CheckpointError(
                 f"{path} is of another model: {foreign[0]} does not fit. Give another output folder, or the model that the "
                 "run was started with."
             )
-        set_state_dict(
-            module,
-            list(optimizers),
-            model_state_dict={**current, **weights},
-            optim_state_dict=state,
-            options=_FULL,
-        )
+        if engine:
+            zero.load_state(module, weights, state)
+        else:
+            set_state_dict(
+                module,
+                list(optimizers),
+                model_state_dict={**current, **weights},
+                optim_state_dict=state,
+                options=_FULL,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from likeness.errors import UserError
 from likeness.threads import stop_signals
-from likeness.train import checkpoint
+from likeness.train import checkpoint, zero
 from likeness.train.average import ParameterAverage
 from likeness.train.config import TrainConfig
 from likeness.train.log import Log
@@ -73,6 +73,7 @@ class Trainer:
         config = self.config
         self.accelerator = accelerator = Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
         accumulation = config.accumulation(accelerator.num_processes)
+        zero.configure(accelerator, config, accumulation)
         if accelerator.is_main_process:
             _claim(self.output, config)
         accelerator.wait_for_everyone()
@@ -122,16 +123,22 @@ class Trainer:
                     batch = next(batches).to(accelerator.device)
                     generators = sample_generators(config.seed, step, (micro * world + rank) * size, size)
                     is_last = micro == accumulation - 1
-                    with accelerator.autocast(), _synchronised(accelerator, module, is_last):
+                    with _autocast(accelerator, config), _synchronised(accelerator, module, is_last):
                         losses = module(batch, generators, step % config.identity_every == 0)
-                        accelerator.backward(losses["loss"] / accumulation)
+                        if zero.is_engine(module):
+                            zero.backward(module, losses["loss"], is_last)
+                        else:
+                            accelerator.backward(losses["loss"] / accumulation)
                     for name, value in losses.items():
                         share = losses["identity_videos"] if name in _OF_FACES else 1.0
                         figures[name] = figures.get(name, 0.0) + value.detach().float() * share / accumulation
-                norm = accelerator.clip_grad_norm_(module.parameters(), config.optimization.max_grad_norm)
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
+                if zero.is_engine(module):
+                    norm = module.get_global_grad_norm()
+                else:
+                    norm = accelerator.clip_grad_norm_(module.parameters(), config.optimization.max_grad_norm)
+                    for optimizer in optimizers:
+                        optimizer.step()
+                        optimizer.zero_grad()
                 if average is not None:
                     average.update()
                 step += 1
@@ -214,10 +221,17 @@ def _claim(output: Path, config: TrainConfig) -> None:
         raise UserError(f"{output} cannot be written: {error.strerror}. Give another output folder.") from error
 
 
+def _autocast(accelerator: Accelerator, config: TrainConfig) -> Any:
+    """bfloat16 where it is asked for; accelerate leaves it to DeepSpeed, which rounds the weights and not what meets them."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16")
+    return accelerator.autocast()
+
+
 @contextmanager
 def _synchronised(accelerator: Accelerator, module: Any, is_last: bool) -> Iterator[None]:
     """Gradients travel between processes with the last micro-batch of an update alone."""
-    if is_last:
+    if is_last or zero.is_engine(module):
         yield
     else:
         with accelerator.no_sync(module):

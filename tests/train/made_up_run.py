@@ -76,6 +76,24 @@ class Sharded(run.Trainer):
         return objective, optimizers_of(objective, self.config.optimization)
 
 
+class Zero(run.Trainer):
+    """An engine of DeepSpeed, which accelerate itself builds on accelerators alone."""
+
+    def _prepare(self, objective: Any) -> tuple[Any, list[Any]]:
+        import deepspeed  # pyright: ignore[reportMissingImports]
+
+        config, (optimizer,) = self.config, optimizers_of(objective, self.config.optimization)
+        settings = {
+            "train_micro_batch_size_per_gpu": config.micro_batch_size,
+            "gradient_accumulation_steps": config.accumulation(self.accelerator.num_processes),
+            "gradient_clipping": config.optimization.max_grad_norm,
+            "zero_optimization": {"stage": 2},
+            "zero_allow_untested_optimizer": True,
+        }
+        engine, sharing, _, _ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
+        return engine, [sharing]
+
+
 def start(trainer: type[run.Trainer], output: Path, model: Path, *settings: str) -> Path:
     """A run in this process."""
     run.open_parts = open_parts

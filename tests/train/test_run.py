@@ -2,16 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import made_up_run
 import pytest
 import torch
-from made_up_run import STEPS, Sharded
+from made_up_run import STEPS, Sharded, Zero
 from safetensors.torch import load_file
 
 from likeness.errors import UserError
@@ -117,7 +119,16 @@ def test_asked_to_stop_a_run_saves_and_goes_on(undisturbed, model, tmp_path) -> 
     assert _same(_weights(folder), _weights(undisturbed))
 
 
-@pytest.mark.parametrize("trainer", [run.Trainer, Sharded], ids=["DDP", "FSDP2"])
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: pip install deepspeed"
+)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [run.Trainer, Sharded, pytest.param(Zero, marks=needs_deepspeed)],
+    ids=["DDP", "FSDP2", "ZeRO"],
+)
 def test_two_processes_train_as_one(trainer, undisturbed, model, tmp_path) -> None:
     """Two processes of two pairs each take one micro-batch where one process accumulates two."""
     folder = tmp_path / "run"
@@ -131,6 +142,17 @@ def test_two_processes_train_as_one(trainer, undisturbed, model, tmp_path) -> No
     moved = max((value - start[name.removeprefix("transformer.")]).abs().max() for name, value in one.items())
     apart = max((value - two[name]).abs().max() for name, value in one.items())
     assert apart < 0.02 * moved  # AdamW's first steps make signs of rounding errors
+
+
+@needs_deepspeed
+def test_a_run_under_zero_goes_on_to_the_same_bits(model, tmp_path) -> None:
+    for name in ("whole", "stopped"):
+        run_parallel(made_up_run.share, 2, Zero, tmp_path / name, model)
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "step-00000006")
+    shutil.rmtree(tmp_path / "stopped" / "model")
+    run_parallel(made_up_run.share, 2, Zero, tmp_path / "stopped", model)
+    assert _same(_weights(tmp_path / "stopped"), _weights(tmp_path / "whole"))
+    assert _same(_weights(tmp_path / "stopped", "average"), _weights(tmp_path / "whole", "average"))
 
 
 def test_a_sharded_run_goes_on_alone(model, tmp_path) -> None:
