@@ -18,12 +18,9 @@ import numpy as np
 
 from likeness.errors import CheckpointError, UserError
 from likeness.faces.align import arcface_template, estimate_similarity, warp
+from likeness.faces.canvas import REFERENCE_CROP_PX
 from likeness.faces.pack import FacePack
 from likeness.media import PICTURE_SUFFIXES, read_picture
-
-PORTRAIT_PX = 360  # as large as sheets show pictures
-_CONSISID = re.compile(r"\d+_.*?(?:woman|man)(?P<name>(?:_.*?)?)(?:_\d+)?")
-_NUMBERED = re.compile(r"(?P<name>.+?)[_ -]*\d+")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,7 +31,7 @@ class Benchmark:
         pictures: names, such as paths within the folder.
         identities: whom each shows; pictures of one identity leak together.
         embeddings: ``float32 [M, D]``, unit length; zero where no face was found.
-        portraits: ``uint8 [360, 360, 3]`` RGB, the face or, without one, the picture's middle; empty if there is nothing to see.
+        portraits: ``uint8 [448, 448, 3]`` RGB, the face as it is cut out of clips or, without one, the picture's middle; empty if there is nothing to see.
     """
 
     pictures: tuple[str, ...]
@@ -84,12 +81,13 @@ def read_benchmark(
 
 def identity_of(path: Path) -> str:
     """Whom a picture shows, by its path within the benchmark."""
-    if match := _CONSISID.fullmatch(path.stem):
-        return match["name"].lstrip("_") or path.stem
+    parts = path.stem.split("_")
+    gender = next((place for place, part in enumerate(parts) if place and part in ("man", "woman")), None)
+    if parts[0].isdigit() and gender is not None:
+        return "_".join(part for part in parts[gender + 1 :] if not part.isdigit()) or path.stem
     if path.parent.name:
         return path.parent.as_posix()
-    match = _NUMBERED.fullmatch(path.stem)
-    return match["name"] if match else path.stem
+    return re.sub(r"[_ -]*\d+$", "", path.stem) or path.stem
 
 
 def _largest_face(picture: np.ndarray, pack: FacePack) -> tuple[np.ndarray | None, np.ndarray]:
@@ -97,8 +95,8 @@ def _largest_face(picture: np.ndarray, pack: FacePack) -> tuple[np.ndarray | Non
     if not faces:
         height, width = picture.shape[:2]
         side = min(height, width)
-        scale = PORTRAIT_PX / side
+        scale = REFERENCE_CROP_PX / side
         middle = np.array([[scale, 0, -scale * (width - side) / 2], [0, scale, -scale * (height - side) / 2]])
-        return None, warp(picture, middle, PORTRAIT_PX)
-    matrix = estimate_similarity(faces[0].keypoints, arcface_template(PORTRAIT_PX))
-    return pack.embed(picture, faces[0]), warp(picture, matrix, PORTRAIT_PX)
+        return None, warp(picture, middle, REFERENCE_CROP_PX)
+    matrix = estimate_similarity(faces[0].keypoints, arcface_template(REFERENCE_CROP_PX))
+    return pack.embed(picture, faces[0]), warp(picture, matrix, REFERENCE_CROP_PX)

@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 
-from likeness.curate.benchmark import PORTRAIT_PX, Benchmark, read_benchmark
+from likeness.curate.benchmark import Benchmark, read_benchmark
 from likeness.curate.face_table import FaceTable, read_faces
 from likeness.curate.leaks import LEAKS, Direction, Leaks, find_leaks, leaked_clips, write_leaks
 from likeness.curate.pairs import pair_dataset
@@ -18,6 +18,7 @@ from likeness.curate.record import Dataset, locked, read_table
 from likeness.curate.run import model_hashes
 from likeness.curate.verdicts import CLIPS, FACES
 from likeness.errors import UserError
+from likeness.faces.canvas import REFERENCE_CROP_PX
 from likeness.faces.pack import FacePack
 from likeness.media import read_picture, write_picture
 from likeness.sheet import grid
@@ -144,7 +145,7 @@ def write_sheets(folder: Path, leaks: Leaks, faces: FaceTable, benchmark: Benchm
     return tuple(written)
 
 
-_BLANK = np.full((PORTRAIT_PX, PORTRAIT_PX, 3), 225, np.uint8)
+_BLANK = np.full((REFERENCE_CROP_PX, REFERENCE_CROP_PX, 3), 225, np.uint8)
 
 
 def _crop(path: Path) -> np.ndarray:

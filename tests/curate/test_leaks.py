@@ -1,0 +1,270 @@
+"""Leaks: exactly the identities and clips above the threshold, whatever is looked at together; and a sheet to look at."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from likeness.curate import leaks as module
+from likeness.curate.benchmark import Benchmark, identity_of, read_benchmark
+from likeness.curate.config import CurationConfig
+from likeness.curate.face_table import FaceTable, read_faces
+from likeness.curate.leak_check import PER_SHEET, check_leaks
+from likeness.curate.leaks import Leaks, find_leaks, leaked_clips
+from likeness.curate.record import Dataset
+from likeness.curate.run import model_hashes
+from likeness.errors import CheckpointError, UserError
+from likeness.faces import faces_folder
+from likeness.faces.align import arcface_template, estimate_similarity, warp
+from likeness.faces.pack import FacePack
+from likeness.media import read_picture, write_picture
+from likeness.world.folder import draw_photograph
+
+
+def faces_of(embeddings: np.ndarray, per_clip: int = 3) -> FaceTable:
+    """Faces of clips of one person, in no particular order of clips."""
+    count = len(embeddings)
+    clip = np.random.default_rng(5).permutation(count) // per_clip
+    return FaceTable(
+        clip=clip, source=clip, track=np.zeros(count, np.int64), number=np.arange(count), centre_x=np.full(count, 0.5),
+        mean_x=np.full(count, 0.5), embeddings=embeddings,
+    )  # fmt: skip
+
+
+def benchmark_of(embeddings: np.ndarray, per_identity: int = 2) -> Benchmark:
+    """Pictures ``0_0``, ``0_1`` ... of identities ``0`` ..."""
+    names = [divmod(number, per_identity) for number in range(len(embeddings))]
+    return Benchmark(
+        pictures=tuple(f"{identity}_{number}" for identity, number in names),
+        identities=tuple(str(identity) for identity, _ in names),
+        embeddings=embeddings.astype(np.float32),
+    )
+
+
+def crowd(count: int, width: int = 48, seed: int = 0) -> np.ndarray:
+    """``float16``: people of whom some are alike, some twice the same."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((30, width))[rng.integers(0, 30, count)]
+    vectors += rng.uniform(0.2, 2.5, (count, 1)) * rng.standard_normal((count, width))
+    vectors[1::7] = vectors[0::7][: len(vectors[1::7])]
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def reference(faces: FaceTable, people: Benchmark, threshold: float) -> Leaks:
+    """The same by comparing all with all in float64."""
+    training, pictures = (
+        np.asarray(faces.embeddings, np.float64),
+        people.embeddings.astype(np.float16).astype(np.float64),
+    )
+    cosine = pictures @ training.T  # exact sums, as the numbers are float16
+    cosine /= np.sqrt((pictures**2).sum(1))[:, None] * np.sqrt((training**2).sum(1))
+    leaked = {people.identities[number] for number in np.flatnonzero((cosine > threshold).any(1))}
+    best = cosine.max(0)
+    rows = []
+    for clip in np.unique(faces.clip[best > threshold]):
+        own = np.flatnonzero(faces.clip == clip)
+        face = own[np.argmax(best[own])]
+        rows.append((clip, face, np.argmax(cosine[:, face]), best[face]))
+    clip, face, picture, value = (np.array(column) for column in zip(*rows, strict=True))
+    return Leaks(
+        nearest=cosine.argmax(1), cosine=cosine.max(1), leaked=np.array([name in leaked for name in people.identities]),
+        clip=clip, face=face, picture=picture, clip_cosine=value,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [1, 37, 10_000])
+@pytest.mark.parametrize("threshold", [0.45, 0.8])
+def test_leaks_are_those_of_a_comparison_of_all(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, threshold: float
+) -> None:
+    embeddings = crowd(900 if at_once > 1 else 150)
+    mixture = np.linspace(0, 1.5, 60, dtype=np.float16)[:, None]  # from strangers to people of the training data
+    faces, people = faces_of(embeddings), benchmark_of(crowd(60, seed=1) + mixture * embeddings[:60])
+    monkeypatch.setattr("likeness.curate.face_table.AT_ONCE", at_once)
+    monkeypatch.setattr(module, "_PRODUCTS", 60 * 20)
+    expected, found = reference(faces, people, threshold), find_leaks(faces, people, threshold)
+    assert 0 < expected.leaked.sum() < 60 and len(expected.clip) > 3
+    for name, value in vars(expected).items():
+        assert np.array_equal(getattr(found, name), value), name
+
+
+def test_the_threshold_itself_is_no_leak() -> None:
+    training, picture = np.array([[5, 0]], np.float16), np.array([[3, 4]], np.float16)  # cos = 0.6
+    faces, people = faces_of(training), benchmark_of(picture)
+    assert not find_leaks(faces, people, 0.6).leaked.any() and not len(find_leaks(faces, people, 0.6).clip)
+    assert find_leaks(faces, people, np.nextafter(0.6, 0)).leaked.all()
+    assert find_leaks(faces, people, 0.6).cosine[0] == 0.6, "the most similar is told all the same"
+
+
+def test_all_pictures_of_an_identity_leak_together_also_those_without_a_face() -> None:
+    pictures = np.eye(6)[[0, 3, 1, 1, 4, 5]]
+    pictures[3] = 0
+    found = find_leaks(faces_of(np.eye(6)[[0, 1, 2]].astype(np.float16)), benchmark_of(pictures))
+    assert found.leaked.tolist() == [True, True, True, True, False, False]
+    assert found.nearest[3] == -1 and np.isnan(found.cosine[3])
+    assert (found.nearest[[0, 2]] == [0, 1]).all()
+
+
+def test_people_recognised_by_eye_leak_too() -> None:
+    faces, people = faces_of(np.eye(6)[:3].astype(np.float16)), benchmark_of(np.eye(6)[[3, 4, 5, 4]])
+    assert not find_leaks(faces, people).leaked.any()
+    assert find_leaks(faces, people, also=["1"]).leaked.tolist() == [False, False, True, True]
+    with pytest.raises(UserError, match="nobody called '7'"):
+        find_leaks(faces, people, also=["7"])
+
+
+def test_embeddings_of_another_recogniser_are_refused() -> None:
+    with pytest.raises(UserError, match=r"have 8 numbers .* faces 6"):
+        find_leaks(faces_of(np.eye(6, dtype=np.float16)), benchmark_of(np.eye(8)))
+
+
+def test_nothing_to_compare() -> None:
+    nobody = replace(faces_of(np.zeros((0, 6), np.float16)))
+    found = find_leaks(nobody, benchmark_of(np.eye(6)))
+    assert (found.nearest == -1).all() and not found.leaked.any() and not len(found.clip)
+    assert not find_leaks(faces_of(np.eye(6, dtype=np.float16)), benchmark_of(np.zeros((2, 1)))).leaked.any()
+
+
+@pytest.mark.parametrize(
+    ("path", "identity"),
+    [
+        ("12_asian_woman_Ada_Lovelace_2.png", "Ada_Lovelace"),
+        ("crop_man/3_white_man_Alan_1.png", "Alan"),
+        ("3_white_man_1.png", "3_white_man_1"),
+        ("id012/image.png", "id012"),
+        ("set/id012/image2.png", "set/id012"),
+        ("ada_1.jpg", "ada"),
+        ("ada lovelace-12.jpg", "ada lovelace"),
+        ("grace.png", "grace"),
+        ("17.png", "17"),
+    ],
+)
+def test_whom_a_picture_shows(path: str, identity: str) -> None:
+    assert identity_of(Path(path)) == identity
+
+
+# ------------------------------------------------------------------------------------------- a dataset of drawn people
+
+PEOPLE, SIZE = (0, 2), 256
+
+
+@pytest.fixture(scope="module")
+def pack() -> FacePack:
+    return FacePack.load(faces_folder())
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, pack: FacePack) -> Path:
+    """``set``, a dataset with two clips of each of two drawn people, as `likeness curate` leaves it, and ``benchmark``:
+    two pictures of person 2, one of person 3, and a picture of nobody."""
+    folder, config = tmp_path_factory.mktemp("drawn") / "set", CurationConfig()
+    folder.mkdir()
+    Dataset.create(folder, config, model_hashes(faces_folder(), config.measuring), str(faces_folder()))
+    embeddings, crops = [], []
+    for row, (person, number) in enumerate((person, number) for person in PEOPLE for number in (0, 1)):
+        picture = draw_photograph(person, number, size=SIZE)
+        face = pack.detect(picture)[0]
+        embeddings.append(np.asarray(pack.embed(picture, face), np.float16))
+        crops.append(f"crops/{row}.png")
+        write_picture(
+            folder / crops[-1], warp(picture, estimate_similarity(face.keypoints, arcface_template(448)), 448)
+        )
+    count = len(crops)
+    clips = {
+        "key": [f"{row:016x}" for row in range(count)],
+        "path": [f"{row}.mp4" for row in range(count)],
+        "width": [640] * count,
+    }
+    pq.write_table(pa.table(clips), folder / "clips.parquet")
+    faces = {
+        "clip": np.arange(count), "track": np.zeros(count, np.int16), "number": np.zeros(count, np.int16),
+        "mean_x": np.full(count, 0.5), "box": pa.array([[300.0, 0.0, 340.0, 40.0]] * count, pa.list_(pa.float32(), 4)),
+        "embedding": pa.array(embeddings, pa.list_(pa.float16())), "crop": crops,
+    }  # fmt: skip
+    pq.write_table(pa.table(faces), folder / "faces.parquet")
+    for person, number in ((2, 4), (2, 5), (3, 1)):
+        path = folder.parent / "benchmark" / f"{person * 10 + number}_x_man_P{person}_{number}.png"
+        write_picture(path, draw_photograph(person, number, size=SIZE))
+    write_picture(folder.parent / "benchmark" / "empty" / "wall.png", np.full((300, 400, 3), 90, np.uint8))
+    return folder.parent
+
+
+@pytest.fixture
+def dataset(drawn: Path, tmp_path: Path) -> Path:
+    """The dataset, to be changed."""
+    return shutil.copytree(drawn / "set", tmp_path / "set")
+
+
+@pytest.fixture
+def benchmark(drawn: Path, tmp_path: Path) -> Path:
+    """The benchmark, to be changed."""
+    return shutil.copytree(drawn / "benchmark", tmp_path / "benchmark")
+
+
+def test_a_check_against_a_benchmark(dataset: Path, benchmark: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    summary = check_leaks(dataset, benchmark, on_progress=lambda *call: seen.append(call))
+    assert seen[-1] == (4, 4)
+    assert (summary.pictures, summary.identities, summary.leaked) == (4, 3, ("P2",))
+    assert summary.without_face == ("empty/wall.png",) and summary.clips == 2 and summary.pairs == {}
+    rows = pq.read_table(summary.table).to_pylist()
+    assert [(row["side"], row["identity"], row["dropped"]) for row in rows] == [
+        ("benchmark", "P2", True), ("benchmark", "P2", True), ("benchmark", "P3", False), ("benchmark", "empty", False),
+        ("training", "P2", False), ("training", "P2", False),
+    ]  # fmt: skip
+    assert all(row["clip"] in (2, 3) and row["cosine"] > 0.45 for row in rows if row["identity"] == "P2")
+    assert rows[2]["cosine"] <= 0.45
+    assert [row["key"] for row in rows[-2:]] == [f"{2:016x}", f"{3:016x}"]
+    assert rows[3]["clip"] is rows[3]["face"] is rows[3]["key"] is rows[3]["cosine"] is None
+    assert len(leaked_clips(dataset)) == 0
+    sheet = read_picture(summary.sheets[0])
+    assert summary.sheets == (dataset / "leaks" / "001.png",) and sheet.shape[0] > 700 and sheet.shape[1] > 2000
+
+
+def test_taking_clips_out_of_the_training_data_makes_the_pairs_anew(dataset: Path, benchmark: Path) -> None:
+    summary = check_leaks(dataset, benchmark, "training")
+    assert leaked_clips(dataset).tolist() == [2, 3] and summary.direction == "training"
+    assert summary.pairs["pretraining"] == 2
+    assert pq.read_table(dataset / "pairs" / "pretraining.parquet").column("clip").to_pylist() == [0, 1]
+    rows = pq.read_table(summary.table).to_pylist()
+    assert [row["dropped"] for row in rows] == [False] * 4 + [True] * 2
+    assert check_leaks(dataset, benchmark).pairs["pretraining"] == 4, "and back"
+
+
+def test_sheets_of_an_earlier_check_are_removed(
+    dataset: Path, benchmark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("likeness.curate.leak_check.PER_SHEET", 2)
+    assert len(check_leaks(dataset, benchmark).sheets) == 2
+    (dataset / "crops" / "2.png").unlink()  # a picture that is gone leaves its place blank
+    monkeypatch.setattr("likeness.curate.leak_check.PER_SHEET", PER_SHEET)
+    assert len(check_leaks(dataset, benchmark).sheets) == 1
+    assert [path.name for path in (dataset / "leaks").iterdir()] == ["001.png"]
+
+
+def test_mistakes_are_told(dataset: Path, benchmark: Path, pack: FacePack, tmp_path: Path) -> None:
+    before = sorted(path.name for path in dataset.iterdir())
+    with pytest.raises(UserError, match="There is no folder"):
+        check_leaks(dataset, tmp_path / "nowhere")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="no pictures"):
+        check_leaks(dataset, tmp_path / "none")
+    with pytest.raises(UserError, match="direction 'sideways'"):
+        check_leaks(dataset, benchmark, "sideways")  # pyright: ignore[reportArgumentType]
+    (benchmark / "torn.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"torn\.png"):
+        check_leaks(dataset, benchmark)
+    with pytest.raises(CheckpointError, match="no recogniser"):
+        read_benchmark(benchmark, replace(pack, recognizer=None))
+    run = dataset / "run.json"
+    run.write_text(run.read_text().replace('"faces/', '"faces/another-'))
+    with pytest.raises(UserError, match=r"have changed since .* measured \(faces/another-"):
+        check_leaks(dataset, benchmark)
+    assert sorted(path.name for path in dataset.iterdir() if path.name != ".lock") == before
+    assert len(read_faces(dataset)) == 4
