@@ -26,7 +26,8 @@ _LINES = 20  # in a log file, over a whole run
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} clips/s", style="progress.data.speed")
+        rate = f"{task.speed or 0:.1f} clips/s" if task.fields["counts_clips"] else ""
+        return Text(rate, style="progress.data.speed")
 
 
 class _ProgressWithLine(Progress):
@@ -57,7 +58,7 @@ class FunnelBar:
             redirect_stdout=False,
             disable=not self.is_shown,
         )
-        self._task = self._progress.add_task(text, total=None)
+        self._task = self._progress.add_task(text, total=None, counts_clips=True)
         self._began_s, self._first, self._told = 0.0, -1, -1
 
     def __enter__(self) -> FunnelBar:
@@ -86,6 +87,10 @@ class FunnelBar:
             left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
             counts = f"; {self._progress.line}" if self._progress.line else ""
             print_line(self._text, f"{done:,} of {total:,} clips{speed}{left}{counts}")
+
+    def stage(self, text: str, done: int, total: int) -> None:
+        """Another part of the work, counted in something else than clips."""
+        self._progress.update(self._task, description=text, completed=done, total=total, counts_clips=False)
 
 
 def told(funnel: Mapping[str, int]) -> str:

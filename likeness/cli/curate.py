@@ -57,7 +57,6 @@ def run(
     Nothing is decoded twice: what was measured is kept, so a run that was stopped goes on and limits can be changed.
     """
     import json
-    import os
 
     from likeness.curate.config import CurationConfig
     from likeness.errors import UserError
@@ -70,31 +69,40 @@ def run(
         raise UserError("--output is missing; name the folder of the data set, which may be new.")
     from likeness.cli._funnel import FunnelBar
     from likeness.cli._group import print_line
+    from likeness.cli._progress import Bar
     from likeness.curate.run import Stopped
     from likeness.curate.run import curate as run_curation
     from likeness.curate.sources import read_sources
     from likeness.faces import faces_folder
 
     runner = _runner(ray, ray_address)
-    sources = read_sources(inputs, shots=shots)
-    with FunnelBar("curating", quiet=quiet) as bar:
-        try:
+    with Bar("looking for shots" if shots else "listing", quiet=quiet) as listing:
+        sources = read_sources(inputs, shots=shots, progress=listing.update)
+    try:
+        with FunnelBar("curating", quiet=quiet) as bar:
             summary = run_curation(
                 sources,
                 output,
                 config,
                 faces=faces_folder(faces),
-                workers=workers or len(os.sched_getaffinity(0)),
+                workers=workers or _cores(),
                 deadline_s=deadline_s,
                 runner=runner,
                 retry=retry,
                 progress=bar.update,
+                pairing=lambda done, total: bar.stage("pairing", done, total),
             )
-        except Stopped as stopped:
-            bar.__exit__(None, None, None)
-            print_line("stopped", str(stopped))
-            raise typer.Exit(130) from stopped
+    except Stopped as stopped:
+        print_line("stopped", str(stopped))
+        raise typer.Exit(130) from stopped
     _conclude(summary, quiet=quiet)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _runner(ray: bool, address: str | None) -> Runner:
@@ -116,9 +124,47 @@ def decide(
     quiet: Annotated[bool, _QUIET] = False,
 ) -> None:
     """Decide again with other limits, from what was measured; nothing is decoded."""
+    from likeness.cli._progress import Bar
     from likeness.curate.run import decide_again
 
-    _conclude(decide_again(dataset, settings or []), quiet=quiet)
+    with Bar("pairing", quiet=quiet) as bar:
+        summary = decide_again(dataset, settings or [], workers=_cores(), pairing=bar.update)
+    _conclude(summary, quiet=quiet)
+
+
+@app.command()
+def leaks(
+    dataset: Annotated[Path, _DATASET],
+    benchmark: Annotated[Path, typer.Argument(help="Folder with the benchmark's photographs.")],
+    drop: Annotated[
+        str,
+        typer.Option(help="Who gives way: benchmark (its people are not to be measured with) or training (its clips)."),
+    ] = "benchmark",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="A person of the benchmark whom you recognised on the sheets; repeat for more."),
+    ] = None,
+    quiet: Annotated[bool, _QUIET] = False,
+) -> None:
+    """Find the people of a benchmark among the data set's faces, and show both side by side, for you to look at."""
+    from likeness.cli._group import print_line
+    from likeness.cli._progress import Bar
+    from likeness.curate.leak_check import check_leaks
+
+    with Bar("comparing", quiet=quiet) as bar:
+        found = check_leaks(dataset, benchmark, drop, also=also or (), on_progress=bar.update)  # pyright: ignore[reportArgumentType]
+    for name in found.without_face:
+        print_line("note", f"no face was found in {name}; look at it yourself")
+    if not quiet:
+        way = "are not to be measured with" if found.direction == "benchmark" else f"cost {found.clips:,} clips"
+        print_line(
+            "leaks",
+            f"{len(found.leaked)} of {found.identities} people in {found.pictures} pictures are among the training faces and {way}: "
+            f"{', '.join(found.leaked) or 'nobody'}",
+        )
+        for sheet in found.sheets:
+            print_line("look at", str(sheet))
+    typer.echo(found.table)
 
 
 @app.command()
