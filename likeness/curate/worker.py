@@ -57,9 +57,12 @@ Reply = Measured | Failure | Fatal
 
 def make_worker(spec: WorkerSpec) -> Worker:
     """Load the models and return the function that measures a clip."""
+    import cv2
+
     from likeness.curate.config import CurationConfig
     from likeness.curate.measure import Measurer
 
+    cv2.setNumThreads(1)  # workers share the cores; OpenCV's own threads do not go by OMP_NUM_THREADS
     return Measurer(CurationConfig.from_dict(spec.config), spec.faces, spec.dataset)
 
 

@@ -44,7 +44,9 @@ class Run:
         """Those of its processes that have begun a clip."""
         assert self.process is not None
         begun_by = {int(line.split()[1]) for line in _lines(self.folder / "begun.txt")}
-        return [pid for pid in begun_by if _parent(pid) == self.process.pid]
+        return [
+            pid for pid in begun_by if self.process.pid in (_parent(pid), _parent(_parent(pid)))
+        ]  # a fork server between
 
     def recorded(self) -> list[str]:
         """The keys of all rows of the record, of which there may be two of one clip."""
