@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -134,14 +135,18 @@ def read_samples(source: ClipSource, timeline: Timeline) -> Iterator[Sample]:
             numbers[pts].append(number)
     damaged: dict[int, bool] = {}
     shape = None
-    for pts, frame in _frames(source, timeline, numbers, damaged):
+    for pts, frame in decoded_frames(source, timeline, numbers, damaged):
+        if pts not in numbers:
+            continue
         picture, rotation = shown_picture(frame)
         shape = shape or picture.shape
         if picture.shape != shape:
             raise clip_error(source, "unreadable", "the size of its pictures changes; convert it to MP4 first")
         corrupt = bool(frame.is_corrupt) or damaged.get(pts, False)
-        for number in numbers[pts]:
+        for number in numbers.pop(pts):
             yield Sample(number, timeline.due[number], picture, rotation, corrupt)
+        if not numbers:
+            return
 
 
 def shown_picture(frame: Any) -> tuple[np.ndarray, int]:
@@ -169,17 +174,18 @@ def _entries(source: ClipSource, container: Any, stream: Any) -> _Found:
     """The packets that a span needs, from a place before it where decoding can start."""
     base, origin = float(stream.time_base), stream.start_time or 0
     end = math.inf if source.end_s is None else origin + source.end_s / base
-    for back_s in _BACK_S:
-        if source.start_s - back_s <= 0 or stream.start_time is None:
-            break
+    if stream.start_time is None or source.start_s <= 0:
+        return _read_entries(container, stream, end)
+    for back_s in (back_s for back_s in _BACK_S if back_s < source.start_s):
         seek = origin + int((source.start_s - back_s) / base)
         container.seek(seek, stream=stream)
         found = _read_entries(container, stream, end)
-        starts = found.entries and segment_starts(found.entries)
-        if starts and found.entries[0].restarts and found.entries[0].pts <= origin + source.start_s / base:
+        first = found.entries[0] if found.entries else None
+        # What the key frame's leading pictures lack is shown before it, and so before the span.
+        if first and first.restarts and first.pts <= origin + source.start_s / base:
             found.seek = seek
             return found
-    container.seek(0)
+    container.seek(origin, stream=stream)
     return _read_entries(container, stream, end)
 
 
@@ -210,48 +216,41 @@ def _read_entries(container: Any, stream: Any, end: float) -> _Found:
     return _Found(entries, None, layered, timeless)
 
 
-def _frames(
-    source: ClipSource, timeline: Timeline, wanted: dict[int, list[int]], damaged: dict[int, bool]
+def decoded_frames(
+    source: ClipSource, timeline: Timeline, wanted: Collection[int], damaged: dict[int, bool]
 ) -> Iterator[tuple[int, Any]]:
-    """The wanted frames with their pts; ``damaged`` says of which the data were broken before the decoder saw them."""
+    """What is decoded so that the frames shown at the ``wanted`` pts come out: them and their references, each with its pts.
+
+    Args:
+        damaged: is told of each pts, before its frame comes, whether the data that it may be decoded from were broken.
+    """
     from av.error import FFmpegError
 
     entries = timeline.entries
-    uses = plan(entries, wanted)
+    # Frames known by their order alone have to be counted, and the order of packets is another one.
+    uses = [Use.WANTED] * len(entries) if timeline.ordered else plan(entries, wanted)
     starts = set(segment_starts(entries))
-    times = sorted({entry.pts for entry in entries}) if timeline.ordered else []
     last = max((index for index, use in enumerate(uses) if use is Use.WANTED), default=-1)
-    count, broken = 0, False
+    times = iter(sorted({entry.pts for entry in entries}) if timeline.ordered else ())
+    broken = False
     with opened(source) as container:
         stream = container.streams.video[0]
         context = stream.codec_context
         if timeline.seek is not None:
             container.seek(timeline.seek, stream=stream)
-        for index, packet in enumerate(packets(container, stream)):
-            if index > last:
-                break
+        for index, packet in enumerate(chain(islice(packets(container, stream), last + 1), [None])):
+            entry, use = (entries[index], uses[index]) if packet else (None, Use.WANTED)
             broken = broken and index not in starts
-            entry, use = entries[index], uses[index]
             if use is Use.LEAVE:
                 continue
-            broken = broken or entry.corrupt
+            broken = broken or bool(entry and entry.corrupt)
             if timeline.skips:
                 context.skip_frame = "DEFAULT" if use is Use.WANTED else "NONREF"
             try:
-                decoded = packet.decode()
+                decoded = context.decode(packet)
             except FFmpegError:
                 decoded, broken = [], True
-            damaged[entry.pts] = broken
+            if entry:
+                damaged[entry.pts] = broken
             for frame in decoded:
-                pts = times[min(count, len(times) - 1)] if timeline.ordered else frame.pts
-                count += 1
-                if pts in wanted:
-                    yield pts, frame
-        try:
-            for frame in context.decode(None):
-                pts = times[min(count, len(times) - 1)] if timeline.ordered else frame.pts
-                count += 1
-                if pts in wanted:
-                    yield pts, frame
-        except FFmpegError:
-            return
+                yield next(times, -1) if timeline.ordered else frame.pts, frame

@@ -54,7 +54,7 @@ class Entry:
 
 
 def segment_starts(entries: Sequence[Entry]) -> list[int]:
-    """Indices of the entries at which decoding can start afresh; the first entry is always one.
+    """Indices of the entries at which decoding can start afresh; 0 always counts as one.
 
     A key frame that is followed, in decoding order, by frames that are shown before it (leading pictures) is not: these may
     refer to frames before it.
@@ -66,7 +66,7 @@ def segment_starts(entries: Sequence[Entry]) -> list[int]:
         if entry.restarts and (earliest is None or earliest > entry.pts):
             starts.append(index)
         earliest = entry.pts if earliest is None else min(earliest, entry.pts)
-    if entries and (not starts or starts[-1] != 0):
+    if not starts or starts[-1] != 0:
         starts.append(0)
     return starts[::-1]
 
