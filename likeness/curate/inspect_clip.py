@@ -10,7 +10,7 @@ from typing import Any
 from likeness.curate.record import Dataset
 from likeness.curate.rules import decide, unchecked
 from likeness.curate.types import ClipSource
-from likeness.curate.worker import WorkerSpec, make_worker
+from likeness.curate.worker import WorkerSpec
 from likeness.errors import UserError
 
 
@@ -40,7 +40,7 @@ def inspect_clip(folder: str | os.PathLike[str], key: str) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as crops:
         spec = WorkerSpec(config=dataset.config.to_dict(), faces=dataset.faces, dataset=crops)
-        measures = make_worker(spec)(source).measures
+        measures = spec()(source).measures
     return {
         "source": asdict(source),
         "verdict": asdict(decide(measures, dataset.config, source.caption)),

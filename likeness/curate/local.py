@@ -19,13 +19,6 @@ from likeness.curate.worker import Fatal, MakeWorker, Reply, attempt, build
 from likeness.threads import end_with_parent
 
 _JOIN_S = 10
-# What workers import, seconds of work each time. Where there is a fork server it does so once, and a process that takes the place
-# of a lost one is there in milliseconds. It never has threads or a model, so forks of it are clean; names that are not installed
-# are passed over.
-_PRELOADED = (
-    "likeness.curate.measure", "insightface.model_zoo", "onnx", "onnxruntime",
-    "transformers.models.segformer.modeling_segformer",
-)  # fmt: skip
 
 
 def run_local(sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float) -> Outcomes:
@@ -48,9 +41,12 @@ class LocalCrew:
 
     def __init__(self, make: MakeWorker) -> None:
         self._make = make
-        self._context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
-        if sys.platform == "linux":
-            self._context.set_forkserver_preload(list(_PRELOADED))
+        # A fork server imports once what workers need, so that one that takes the place of a lost one is there in a fraction of a
+        # second of work instead of several. It never has a model or a thread, so its forks are clean.
+        method = "forkserver" if sys.platform == "linux" else "spawn"
+        self._context: Any = multiprocessing.get_context(method)
+        if method == "forkserver":
+            self._context.set_forkserver_preload(list(getattr(make, "imports", ())))
         self._running: set[_Local] = set()
 
     def start(self) -> _Local:

@@ -20,7 +20,7 @@ from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.tables import FileState, sources_table
 from likeness.curate.types import ClipSource, PairKind
 from likeness.curate.verdicts import CLIPS, FACES, Counts, decided_clips, dropped_unseen, table_stamps, write_faces
-from likeness.curate.worker import MakeWorker, WorkerSpec, make_worker
+from likeness.curate.worker import MakeWorker, WorkerSpec
 from likeness.errors import CheckpointError, UserError
 from likeness.media import sha256_file
 from likeness.threads import stop_signals
@@ -114,7 +114,7 @@ def curate(
         good = {key for key, state in states.items() if current.states.get(key) == state and key not in again}
         todo = [clip for clip in clips if clip.key not in good and not dropped_unseen(clip.caption, config)]
         spec = WorkerSpec(config=config.to_dict(), faces=faces, dataset=str(folder))
-        run = partial(runner, make=make or partial(make_worker, spec), workers=workers, deadline_s=deadline_s)
+        run = partial(runner, make=make or spec, workers=workers, deadline_s=deadline_s)
         if todo:
             _measure(dataset, todo, states, run, len(clips), progress)
             current = dataset.current()

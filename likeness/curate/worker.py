@@ -10,21 +10,31 @@ import errno
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from likeness.curate.types import ClipError, ClipSource, Measured
 from likeness.errors import UserError
 
 Worker = Callable[[ClipSource], Measured]
-MakeWorker = Callable[[], Worker]  # is sent to the process that calls it
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DETAIL_LENGTH = 300
 
 
+class MakeWorker(Protocol):
+    """Makes a worker in the process that it was sent to.
+
+    ``imports``, if it has them, names modules that are costly to import: a fork server does so once.
+    """
+
+    def __call__(self) -> Worker:
+        """Load the models."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker is built from, small enough to be sent.
+    """What a worker that looks at videos is made from, small enough to be sent.
 
     Attributes:
         config: ``CurationConfig.to_dict()``.
@@ -35,6 +45,21 @@ class WorkerSpec:
     config: dict[str, Any]
     faces: str
     dataset: str
+
+    imports: ClassVar[tuple[str, ...]] = (
+        "likeness.curate.measure", "insightface.model_zoo", "onnx", "onnxruntime",
+        "transformers.models.segformer.modeling_segformer",
+    )  # fmt: skip
+
+    def __call__(self) -> Worker:
+        """Load the models and return the function that measures a clip."""
+        import cv2
+
+        from likeness.curate.config import CurationConfig
+        from likeness.curate.measure import Measurer
+
+        cv2.setNumThreads(1)  # workers share the cores; OpenCV's own threads do not go by OMP_NUM_THREADS
+        return Measurer(CurationConfig.from_dict(self.config), self.faces, self.dataset)
 
 
 @dataclass(frozen=True)
@@ -53,17 +78,6 @@ class Fatal:
 
 
 Reply = Measured | Failure | Fatal
-
-
-def make_worker(spec: WorkerSpec) -> Worker:
-    """Load the models and return the function that measures a clip."""
-    import cv2
-
-    from likeness.curate.config import CurationConfig
-    from likeness.curate.measure import Measurer
-
-    cv2.setNumThreads(1)  # workers share the cores; OpenCV's own threads do not go by OMP_NUM_THREADS
-    return Measurer(CurationConfig.from_dict(spec.config), spec.faces, spec.dataset)
 
 
 def build(make: MakeWorker) -> Worker | Fatal:
