@@ -70,7 +70,7 @@ def _read(name: str) -> Iterator[ClipSource]:
     path = Path(name)
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except (OSError, ValueError) as error:  # a null byte, a name that is too long
+    except (OSError, ValueError) as error:  # a name that is too long
         raise UserError(f"The input {name!r:.200} is no path: {error}. Give a folder, a video or a list.") from error
     if is_folder:
         yield from map(_video, _videos_below(path))
