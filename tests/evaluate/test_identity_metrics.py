@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from painted_faces import ANTI, GREEN, RED, SIXTY, analyser, one, picture, sample
 
 from likeness.errors import CheckpointError
 from likeness.evaluate.faces_of import FaceAnalyser, face_analyser
-from likeness.evaluate.identity import FaceSim, arcface, facesim_arc, facesim_arc_strict, facesim_cur
+from likeness.evaluate.identity import CurricularFace, FaceSim, arcface, facesim_arc, facesim_arc_strict, facesim_cur
+from likeness.evaluate.networks.iresnet import Curricular, IResNet
 from likeness.evaluate.types import BackendAbsent, Backends, Sample
 from likeness.faces.align import ARCFACE_TEMPLATE
 from likeness.faces.pack import FacePack
@@ -174,6 +176,36 @@ def test_it_equals_the_published_computation(drawn: Sample, whole: bool, toleran
     assert strict.values["facesim_arc"] == pytest.approx(np.sum(seen) / 16, abs=tolerance)
     assert strict.values["coverage"] == len(seen) / 16
     assert [value is None for value in official.curves["facesim_arc"]] == [value is None for value in cosines]
+
+
+def test_the_second_recogniser(drawn: Sample) -> None:
+    """FaceSim-Cur with a small network of IR-101's kind: cut at 224 px, halved, embedded, each face once."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = IResNet(units=(1, 1, 1, 1), widths=(4, 4, 4, 4), embedding=8).eval()
+    shared = FaceAnalyser.load(PACK)
+    embed, seen = CurricularFace(Curricular(network, "hash", official=False)), []
+    metrics = [
+        FaceSim("facesim_cur", "facesim_cur", rule, "hash", shared, lambda face: seen.append(face) or embed(face))
+        for rule in ("consisid", "strict")
+    ]
+    official, strict = (metric.measure([drawn])[0] for metric in metrics)
+    assert len(set(map(id, seen))) == 12 and len(seen) > 24, "both protocols look at the same faces"
+
+    def embedding(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
+        crop = cv2.warpAffine(picture, umeyama(keypoints.astype(np.float64), 2 * ARCFACE_TEMPLATE), (224, 224))
+        pixels = torch.from_numpy(cv2.resize(crop, (112, 112))).permute(2, 0, 1)[None].float()
+        with torch.no_grad():
+            vector = network((pixels / 255 - 0.5) / 0.5)[0].numpy()
+        return vector / np.linalg.norm(vector)
+
+    target = embedding(drawn.references[0], shared.look(drawn.references[0])[0].face.keypoints)
+    cosines = []
+    for index in np.linspace(0, drawn.num_frames - 1, 16, dtype=int):
+        if faces := shared.look(drawn.frames[index]):
+            cosines.append(float(embedding(drawn.frames[index], faces[0].face.keypoints) @ target))
+    assert official.values["facesim_cur"] == pytest.approx(np.mean(np.maximum(cosines, 0)), abs=1e-6)
+    assert strict.values["facesim_cur"] == pytest.approx(np.sum(cosines) / 16, abs=1e-6)
 
 
 def test_backends_are_asked_for_by_name(tmp_path: Path) -> None:
