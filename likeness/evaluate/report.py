@@ -20,7 +20,7 @@ from likeness.media import atomic_write
 
 PAGE = "report.html"
 NUM_CASES = 24  # videos with pictures: about 25 kB each
-MAX_GROUPS = 12  # values of a tag that still make rows of the table
+MAX_GROUPS, MIN_VIDEOS = 12, 3  # values of a tag that still make rows of the table, and videos a value on average
 ARROWS: dict[Direction, str] = {"higher": "↑", "lower": "↓", "": ""}
 # What "worst" means: the first of these that a video has. (metric, value)
 ORDER = (
@@ -162,8 +162,9 @@ def _parts(report: Report) -> list[tuple[str, Report]]:
     parts = []
     tags = dict.fromkeys(tag for item in report.items.values() for tag in item.tags)
     for tag in tags:
-        values = sorted({item.tags[tag] for item in report.items.values() if tag in item.tags})
-        if 2 <= len(values) <= MAX_GROUPS:
+        given = [item.tags[tag] for item in report.items.values() if tag in item.tags]
+        values = sorted(set(given))
+        if 2 <= len(values) <= MAX_GROUPS and len(given) >= MIN_VIDEOS * len(values):
             for value in values:
                 items = {id: item for id, item in report.items.items() if item.tags.get(tag) == value}
                 rows = [row for row in report.rows if row.id in items]

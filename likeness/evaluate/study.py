@@ -19,16 +19,20 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from likeness.errors import UserError
+from likeness.evaluate.decode import UnreadableVideo, read_frames
 from likeness.evaluate.pages import page
 from likeness.evaluate.types import Item
 from likeness.media import read_picture, read_video, sha256_bytes, sha256_file, write_video
+from likeness.threads import stop_signals
 
 FORMAT = "likeness-study-1"
 VOTES_FORMAT = "likeness-votes-1"
@@ -108,9 +112,11 @@ def write_study(
         num: at most so many items of every two runs, chosen by the seed; None: all.
         progress: is told the pairs done and their total.
 
+    Stopped by a signal or an error, it leaves nothing.
+
     Raises:
         UserError: fewer than two runs, runs without a common item, items that differ in prompt or references, a
-            picture or video that cannot be read, or a folder that holds something.
+            photograph that cannot be read, or a folder that holds something.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
@@ -124,10 +130,13 @@ def write_study(
         media = building / "page" / "media"
         media.mkdir(parents=True)
         shown = []
-        for number, pair in enumerate(pairs):
-            if progress is not None:
-                progress(number, len(pairs))
-            shown.append(_write_media(pair, media))
+        with stop_signals() as asked:
+            for number, pair in enumerate(pairs):
+                if asked:
+                    raise KeyboardInterrupt
+                if progress is not None:
+                    progress(number, len(pairs))
+                shown.append(_write_media(pair, media))
         data = {
             "study": key.study,
             "votes_format": VOTES_FORMAT,
@@ -150,7 +159,7 @@ def write_study(
 def pair_up(
     runs: Mapping[str, Sequence[Item]], *, seed: int, num: int | None = None
 ) -> tuple[list[Pair], dict[str, str]]:
-    """Pairs in the order of the page, and why items are left out (a video that is missing in one of the runs).
+    """Pairs in the order of the page, and why items are left out: a video that is missing or broken in a run.
 
     Sides are balanced: of the pairs of two runs, each is on the left in half of them, or in one more.
 
@@ -164,13 +173,18 @@ def pair_up(
     rng = random.Random(seed)
     left_out: dict[str, str] = {}
     drawn: list[tuple[str, str, dict[str, Item]]] = []
+    trouble = lru_cache(maxsize=None)(_trouble)
     for first, second in combinations(runs, 2):
         rows = {name: {item.id: item for item in runs[name]} for name in (first, second)}
         common = []
         for id in sorted(rows[first].keys() | rows[second].keys()):
-            gone = [name for name in (first, second) if id not in rows[name] or not rows[name][id].video.is_file()]
-            if gone:
-                left_out[id] = f"no video in {' and '.join(gone)}"
+            wrong = [
+                f"{told} in {name}"
+                for name in (first, second)
+                if (told := trouble(rows[name][id].video if id in rows[name] else None))
+            ]
+            if wrong:
+                left_out[id] = ", ".join(wrong)
             else:
                 _check_same(rows[first][id], rows[second][id], first, second)
                 common.append({name: rows[name][id] for name in (first, second)})
@@ -193,6 +207,17 @@ def pair_up(
         for number, (left, right, items) in enumerate(drawn, 1)
     ]
     return pairs, left_out
+
+
+def _trouble(path: Path | None) -> str:
+    """Why a video cannot be shown; "" for one that can."""
+    if path is None or not path.is_file():
+        return "no video"
+    try:
+        read_frames(path, lambda num_frames, fps: np.zeros(1, np.int64))
+    except UnreadableVideo as error:
+        return f"an unreadable video ({error})"
+    return ""
 
 
 def read_key(folder: Path) -> Key:
@@ -269,23 +294,19 @@ def _copy_video(source: Path, target: Path) -> None:
     H.264 keeps its bytes; anything else is encoded once more.
     """
     import av
-    from av.error import FFmpegError
 
-    try:
-        with av.open(str(source)) as given:
-            stream = given.streams.video[0]
-            if stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p":
-                options = {"movflags": "+faststart", "fflags": "+bitexact"}
-                with av.open(str(target), "w", format="mp4", options=options) as copy:
-                    out = copy.add_stream_from_template(stream)
-                    out.metadata.clear()
-                    for packet in given.demux(stream):
-                        if packet.dts is not None:  # the last, empty one flushes a decoder
-                            packet.stream = out
-                            copy.mux(packet)
-                return
-    except (FFmpegError, IndexError):
-        pass  # read_video says what is wrong with it
+    with av.open(str(source)) as given:
+        stream = given.streams.video[0]
+        if stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p":
+            options = {"movflags": "+faststart", "fflags": "+bitexact"}
+            with av.open(str(target), "w", format="mp4", options=options) as copy:
+                out = copy.add_stream_from_template(stream)
+                out.metadata.clear()
+                for packet in given.demux(stream):
+                    if packet.dts is not None:  # the last, empty one flushes a decoder
+                        packet.stream = out
+                        copy.mux(packet)
+            return
     write_video(target, read_video(source), crf=_CRF)
 
 

@@ -1,6 +1,8 @@
 """User studies: what the page tells and does not tell, and what votes are worth."""
 
 import json
+import os
+import signal
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -128,13 +130,29 @@ def test_hostile_prompts_stay_text(make_runs, tmp_path):
     assert all(pair["prompt"] == EVIL for pair in json.loads(parsed.scripts[0])["pairs"])
 
 
-def test_missing_videos_are_left_out_with_a_reason(make_runs, tmp_path):
+def test_missing_and_broken_videos_are_left_out_with_a_reason(make_runs, tmp_path):
     runs = make_runs()
     runs["theirs"][0].video.unlink()
     del runs["ours"][1]
+    runs["ours"][1].video.write_bytes(runs["ours"][1].video.read_bytes()[:-40])
     key = write_study(runs, tmp_path / "study", seed=0)
-    assert sorted(pair["item"] for pair in key.pairs.values()) == ["c", "d"]
-    assert key.left_out == {"a": "no video in theirs", "b": "no video in ours"}
+    assert [pair["item"] for pair in key.pairs.values()] == ["d"]
+    assert key.left_out.keys() == set("abc")
+    assert key.left_out["a"] == "no video in theirs" and key.left_out["b"] == "no video in ours"
+    assert key.left_out["c"].startswith("an unreadable video (") and key.left_out["c"].endswith(") in ours")
+
+
+def test_a_signal_stops_it_and_nothing_is_left(make_runs, tmp_path):
+    runs = make_runs()
+    before = set(tmp_path.iterdir())
+
+    def stop(done, total):
+        if done == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_study(runs, tmp_path / "study", seed=0, progress=stop)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_other_codecs_are_encoded_for_browsers(make_runs, tmp_path):
@@ -168,7 +186,7 @@ def _differing(runs, **changes):
         (lambda runs: {"ours": runs["ours"][:2], "theirs": runs["theirs"][2:]}, "no video of the same item"),
         (lambda runs: _differing(runs, prompt="another"), "different prompts"),
         (lambda runs: _differing(runs, references=(), people=()), "different photographs"),
-        (lambda runs: runs["ours"][0].video.write_bytes(b"no video") and runs, "not a video"),
+        (lambda runs: runs["ours"][0].references[0].write_bytes(b"no picture") and runs, "not a picture"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_and_nothing_is_left(make_runs, tmp_path, spoil, words):
