@@ -277,12 +277,17 @@ KINDS = SOUND | DEFECTS
 
 
 def plan(*, people: int, clips: int, each: int) -> list[Order]:
-    """Orders for `clips` plain clips of each of `people` people, and `each` clips of every other kind, of further people."""
+    """Orders for `clips` plain clips of each of `people` people, and `each` clips of every other kind, of further people.
+
+    Of people who are sound together there are two clips, so that they can be paired.
+    """
     orders = [Order("plain", (FIRST_PERSON + p,), number) for p in range(people) for number in range(clips)]
     following = FIRST_PERSON + people
     for name, kind in KINDS.items():
         for number in range(each if name != "plain" else 0):
-            orders.append(Order(name, tuple(range(following, following + kind.people)), number))
+            group = tuple(range(following, following + kind.people))
+            numbers = (number, each + number) if name in SOUND and kind.people > 1 else (number,)
+            orders += [Order(name, group, one) for one in numbers]
             following += kind.people
     return orders
 
