@@ -4,7 +4,7 @@ The paper names the scores and not how they are computed. Here both compare cons
 
 - *flow* is how far things go: the mean length of the optical flow (DIS, dense inverse search), in heights of the frame a second.
   From one sample to the next, half a second apart, a nod that returns to its place counts little, and what goes further than
-  about a fifth of the frame is lost.
+  an eighth of the height is lost.
 - *motion* is how much of the picture changes: the mean absolute difference of blurred brightness, 0..1, as VMAF's motion
   feature has it from frame to frame.
 """
