@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from painted_faces import BLUE, GREEN, RED, SIXTY, analyser, one, picture, sample
 
-from likeness.evaluate.people import People, assign, tracks_of
+from likeness.evaluate.people import People, assign, people, tracks_of
+from likeness.evaluate.types import Backends
 from likeness.types import Face
+from likeness.world import VALIDATION_PEOPLE, clip_of, draw
+from likeness.world.folder import draw_photograph
+
+PACK = Path(__file__).parents[2] / "likeness" / "world" / "weights" / "faces"
+FIRST = VALIDATION_PEOPLE.start + 70_100
 
 LEFT, RIGHT = (10, 30), (60, 30)
 TWO = [one(RED), one(GREEN)]
 
 
-def measured(frames: list[np.ndarray], references: list[np.ndarray] = TWO, people: tuple[int, ...] = (0, 1)):
-    result = People("", analyser()).measure([sample(frames, references, people=people)])[0]
+def measured(frames: list[np.ndarray], references: list[np.ndarray] = TWO, owners: tuple[int, ...] = (0, 1)):
+    result = People("", analyser()).measure([sample(frames, references, people=owners)])[0]
     assert result.status == "ok"
     return result
 
@@ -84,7 +91,7 @@ def test_a_grey_video() -> None:
 
 def test_one_person_with_two_photographs_and_a_double() -> None:
     """The mean of 1 and 0.6 counts; the double resembles RED by the mean of 0.6 and 1."""
-    result = measured([pair(RED, SIXTY)] * 5, [one(RED), one(SIXTY)], people=(0, 0))
+    result = measured([pair(RED, SIXTY)] * 5, [one(RED), one(SIXTY)], owners=(0, 0))
     assert result.values == pytest.approx(
         {
             "people_arc": 0.8,
@@ -130,3 +137,16 @@ def test_tracks_follow_places() -> None:
     assert tracks_of([faces_at(0), [], [], [], faces_at(3)]) == [[0], [], [], [], [1]], "a long one is not"
     assert tracks_of([faces_at(0), faces_at(60)]) == [[0], [1]], "nor a leap of three faces"
     assert tracks_of([faces_at(0), faces_at(19, 10)]) == [[0], [1, 0]], "the nearest continues it"
+
+
+def test_drawn_people_who_exchange_places() -> None:
+    """Two drawn people, and the picture mirrored from frame 4 of 6 on: each face is then where the other one was."""
+    pair_of = (FIRST, FIRST + 1)
+    video = draw([clip_of(pair_of, 0)], height=96, width=96, num_frames=6).pixels[0].copy()
+    video[4:] = video[4:, :, ::-1]
+    metric = people(Backends(faces=PACK))
+    photographs = [draw_photograph(person, size=96) for person in pair_of]
+    result = metric.measure([sample(list(video), photographs, people=(0, 1))])[0]
+    rates = {name: result.values[name] for name in ("swapped", "missing", "duplicate", "extra")}
+    assert rates == {"swapped": pytest.approx(2 / 6), "missing": 0, "duplicate": 0, "extra": 0}
+    assert result.values["people_arc"] > result.values["people_arc_voted"] + 0.15
