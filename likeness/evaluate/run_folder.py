@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from likeness.errors import UserError
+from likeness.evaluate.locate import find_videos
 from likeness.evaluate.types import Item
 from likeness.media import sha256_file
 from likeness.sidecar import read_sidecar
@@ -21,14 +23,14 @@ def read_run_folder(folder: Path) -> list[Item]:
     People are told apart by the bytes of their photographs, so two runs from the same photographs have the same groups.
 
     Raises:
-        UserError: no such folder, or none that `likeness generate` wrote.
+        UserError: no such folder, none that `likeness generate` wrote, or one with a video that has no sidecar.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} of videos. Give the folder that `likeness generate` wrote.")
-    items = {}
+    items: dict[str, Item] = {}
     for path in sorted(folder.rglob("*.json")):
-        if any(part.endswith(CANDIDATES_SUFFIX) for part in path.relative_to(folder).parts[:-1]):
-            continue  # the best of them is a row already
+        if _is_candidate(path, folder):
+            continue
         if path.name == _FAILURES:
             items |= {item.id: item for item in _failed(path, folder)}
             continue
@@ -43,7 +45,25 @@ def read_run_folder(folder: Path) -> list[Item]:
             f"The folder {folder} was not written by `likeness generate`: no video in it has a .json file beside it. Name "
             "what the videos should show with --benchmark."
         )
+    _refuse_unknown(folder, items)
     return [items[id] for id in sorted(items)]
+
+
+def _is_candidate(path: Path, folder: Path) -> bool:
+    """One of several seeds, the best of which is a row already."""
+    return any(part.endswith(CANDIDATES_SUFFIX) for part in path.relative_to(folder).parts[:-1])
+
+
+def _refuse_unknown(folder: Path, items: Mapping[str, Item]) -> None:
+    """A video of which nobody says what it should show would be left out in silence."""
+    known = {item.video for item in items.values()}
+    unknown = [path for path in find_videos(folder) if path not in known and not _is_candidate(path, folder)]
+    if unknown:
+        more = f", nor do {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        raise UserError(
+            f"The video {unknown[0]} has no .json of `likeness generate` beside it that says its prompt and photographs{more}. "
+            "Let `likeness generate` finish it, move it elsewhere, or say what all videos should show with --benchmark."
+        )
 
 
 def _item(record: dict[str, Any], path: Path, folder: Path) -> Item:

@@ -194,6 +194,12 @@ def test_our_own_folder_with_its_failures(tmp_path):
     assert (items["failed"].prompt, items["failed"].video.exists()) == ("she runs", False)
     assert items["failed"].group == sha256_file(bob)[:12]
     assert items["nobody"].references == ()
+    _video(tmp_path / "out" / "two_candidates" / "seed1.mp4")  # the best of them is a row already
+    assert len(read_benchmark(None, tmp_path / "out")) == 4
+    for name in ("strange", "stranger"):
+        _video(tmp_path / "out" / f"{name}.mp4")
+    with pytest.raises(UserError, match=r"strange\.mp4 has no \.json .*, nor do 1 others"):
+        read_benchmark(None, tmp_path / "out")
 
 
 # What is refused

@@ -1,5 +1,7 @@
 """The registry: every metric has the name it is found by, and says what it lacks."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -58,3 +60,8 @@ def test_weights_of_something_else_are_refused_by_name(tmp_path, name):
         build(Backends(**{"faces": faces_folder(), name: path}))
     assert path.name in str(caught.value)
     assert not isinstance(caught.value, BackendAbsent)
+
+
+def test_every_metric_is_in_the_documentation():
+    told = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
+    assert not [name for name in METRICS if f"`{name}`" not in told]
