@@ -148,28 +148,23 @@ class Dataset:
         """
         return read_table(self.folder / _SOURCES, SOURCE.names)
 
-    def shards(self) -> list[Path]:
-        """The shards in the order in which they were written.
+    def current(self) -> Current:
+        """Where the rows are that count.
 
         Raises:
-            CheckpointError: for one that is damaged or was measured with something else.
+            CheckpointError: for a shard that is damaged or was measured with something else.
         """
         paths = sorted(path for path in (self.folder / _SHARDS).glob("*.parquet") if path.stem.isdigit())
-        for path in paths:
-            with _damage_told(path):
-                stamp = (pq.read_schema(path).metadata or {}).get(b"stamp", b"").decode()
-            if stamp != self.basis.stamp:
-                raise CheckpointError(
-                    f"{path} was measured with other settings or models than {self.folder / _RUN} says. Remove the one that does "
-                    "not belong there; what is missing then is measured again."
-                )
-        return paths
+        return Current.of(paths, [self._keys(path) for path in paths])
 
-    def current(self) -> Current:
-        """Where the rows are that count."""
-        paths = self.shards()
-        columns = [read_table(path, ["key", "size", "mtime_ns", "status"]) for path in paths]
-        return Current.of(paths, columns)
+    def _keys(self, path: Path) -> pa.Table:
+        table = read_table(path, ["key", "size", "mtime_ns", "status"])
+        if (table.schema.metadata or {}).get(b"stamp", b"").decode() != self.basis.stamp:
+            raise CheckpointError(
+                f"{path} was measured with other settings or models than {self.folder / _RUN} says. Remove the one that does "
+                "not belong there; what is missing then is measured again."
+            )
+        return table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -63,11 +63,9 @@ def common_count(num_people: Sequence[int], tie: Tie = "more") -> int:
     Args:
         tie: which of several equally common counts holds.
     """
-    counts = dict.fromkeys(num_people, 0)
-    for count in num_people:
-        counts[count] += 1
-    most = max(counts.values(), default=0)
-    common = [count for count, times in counts.items() if times == most]
+    times = {count: num_people.count(count) for count in set(num_people)}
+    most = max(times.values(), default=0)
+    common = [count for count in times if times[count] == most]
     return (max if tie == "more" else min)(common, default=0)
 
 
