@@ -58,6 +58,8 @@ def opened(source: ClipSource) -> Iterator[Any]:
         if not container.streams.video:
             if container.streams.audio:
                 raise clip_error(source, "no video stream", "it has no pictures, only sound")
+            if _begins_like_a_video(head):
+                raise clip_error(source, "corrupt", "it breaks off before its first picture")
             raise clip_error(source, "not a video", "it has neither pictures nor sound")
         context = container.streams.video[0].codec_context
         if context is None or context.width < 1 or context.height < 1:

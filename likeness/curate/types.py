@@ -101,7 +101,7 @@ class ReferenceFace:
         mean_x: mean ``centre_x`` of the whole track: what orders the people of a clip.
         embedding: ``float32 [D]``, unit length (stored as float16); ``[0]`` long without a recogniser.
         crop: path of the picture relative to the dataset's folder, ``crops/ab/<clip key>_<track>_<number>.png``: the
-            reference canvas as ``likeness generate`` makes it, or the padded crop where the pack has no parser.
+            face as ``likeness generate`` cuts it out: aligned, 448 px square, with its background where the pack has no parser.
     """
 
     track: int
