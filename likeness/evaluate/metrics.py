@@ -26,6 +26,7 @@ METRICS: dict[str, Callable[[Backends], Metric]] = {
     "clip_dist_face": editability.clip_dist_face,
     "aesthetic_quality": quality.aesthetic_quality,
     "imaging_quality": quality.imaging_quality,
+    "motion_smoothness": quality.motion_smoothness,
     "dynamic_degree": quality.dynamic_degree,
     "copying": copying.copying,
     "motion": motion.motion,

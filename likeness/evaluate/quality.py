@@ -24,6 +24,7 @@ from likeness.evaluate.types import Backends, Direction, Result, Sample
 from likeness.evaluate.weights import AESTHETIC, joined_hash, load_network, origin
 
 if TYPE_CHECKING:
+    from likeness.evaluate.networks.amt import Amt
     from likeness.evaluate.networks.clip import Clip
     from likeness.evaluate.networks.musiq import Musiq
     from likeness.evaluate.networks.raft import Raft
@@ -143,6 +144,45 @@ class DynamicDegree:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class MotionSmoothness:
+    """How well AMT-S foretells every other frame from its neighbours: (255 - mean absolute difference) / 255.
+
+    On a GPU with little memory VBench scales large frames down before it interpolates; here none are.
+    """
+
+    amt: Amt
+    weights: str
+    protocol: str
+    name: str = "motion_smoothness"
+    needs_reference: bool = False
+    directions: Mapping[str, Direction] = field(default_factory=lambda: {"motion_smoothness": "higher"})
+
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """All frames."""
+        return frames.every(num_frames)
+
+    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+        """The mean over the frames that lie between two others, and its curve over them."""
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> Result:
+        from likeness.evaluate.networks.amt import MIN_SIDE_PX
+
+        pictures = sample.take(frames.every(sample.num_frames))
+        height, width = pictures.shape[1:3]
+        if min(height, width) < MIN_SIDE_PX:
+            return _too_small(self.name, "AMT", MIN_SIDE_PX, height, width)
+        if len(pictures) < 3:
+            reason = f"no frame lies between two others: the video has {len(pictures)}, and 3 are needed"
+            return Result(values={self.name: None}, status="failed", reason=reason)
+        curve = []
+        for left in range(0, len(pictures) - 2, 2):
+            foretold = self.amt.between(pictures[left], pictures[left + 2]).astype(np.int16)
+            curve.append(1 - float(np.abs(pictures[left + 1] - foretold).mean()) / 255)
+        return Result(values={self.name: float(np.mean(curve))}, curves={self.name: curve})
+
+
 def aesthetic_quality(backends: Backends) -> AestheticQuality:
     """VBench's aesthetic quality; needs ``--aesthetic`` and ``--clip-large``."""
     from likeness.evaluate.networks.clip import Clip
@@ -174,6 +214,14 @@ def dynamic_degree(backends: Backends) -> DynamicDegree:
 
     raft = Raft.load(backends.need("raft"), backends.device)
     return DynamicDegree(raft, raft.weights, vbench(raft.official))
+
+
+def motion_smoothness(backends: Backends) -> MotionSmoothness:
+    """VBench's motion smoothness; needs ``--amt``."""
+    from likeness.evaluate.networks.amt import Amt
+
+    amt = Amt.load(backends.need("amt"), backends.device)
+    return MotionSmoothness(amt, amt.weights, vbench(amt.official))
 
 
 def clip_pixels(pictures: np.ndarray, size: int) -> Tensor:

@@ -15,14 +15,17 @@ from torch.nn import functional
 
 from likeness.errors import CheckpointError
 from likeness.evaluate import quality
+from likeness.evaluate.networks import amt as amt_module
 from likeness.evaluate.networks import musiq as musiq_module
 from likeness.evaluate.networks import raft as raft_module
+from likeness.evaluate.networks.amt import AmtNetwork
 from likeness.evaluate.networks.musiq import MusiqNetwork
 from likeness.evaluate.networks.raft import RaftNetwork
 from likeness.evaluate.quality import (
     AestheticQuality,
     DynamicDegree,
     ImagingQuality,
+    MotionSmoothness,
     clip_pixels,
     imaging_pixels,
     top_flow,
@@ -130,6 +133,42 @@ def test_small_frames_are_told_and_not_guessed() -> None:
     assert result.reason == "RAFT needs frames of at least 121 px a side; these have 512 x 120"
 
 
+class MeanAmt:
+    """The mean of two frames."""
+
+    def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return ((first.astype(int) + second) // 2).astype(np.uint8)
+
+
+def smoothness(greys: list[int], size: tuple[int, int] = (128, 160)):
+    frames = [np.full((*size, 3), grey, np.uint8) for grey in greys]
+    return MotionSmoothness(MeanAmt(), "", "vbench").measure([sample(frames, [])])[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("greys", "curve"),
+    [
+        ([0, 10, 20, 30, 40], [0, 0]),  # as foretold
+        ([0, 61, 20, 4, 40], [51, 26]),  # 10 and 30 were foretold
+        ([0, 10, 20, 200], [0]),  # nothing follows the last frame, which does not count
+        ([200, 0, 0], [100]),  # darker than foretold counts as brighter does
+    ],
+)
+def test_motion_smoothness_is_how_well_odd_frames_are_foretold(greys: list[int], curve: list[int]) -> None:
+    result = smoothness(greys)
+    assert result.status == "ok"
+    assert result.curves["motion_smoothness"] == pytest.approx([1 - difference / 255 for difference in curve])
+    assert result.values["motion_smoothness"] == pytest.approx(1 - np.mean(curve) / 255)
+
+
+def test_motion_smoothness_needs_three_frames_of_some_size() -> None:
+    for result, words in (
+        (smoothness([1, 2]), "the video has 2, and 3 are needed"),
+        (smoothness([1, 2, 3], (112, 300)), "AMT needs frames of at least 113 px a side; these have 300 x 112"),
+    ):
+        assert result.values == {"motion_smoothness": None} and result.status == "failed" and words in result.reason
+
+
 def test_top_flow_is_the_mean_of_the_fastest_twentieth() -> None:
     flow = np.zeros((10, 20, 2), np.float32)
     flow[0, :10] = [3, 4]  # 10 of 200 px: exactly 5 %
@@ -192,37 +231,42 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Backends:
     torch.save(MusiqNetwork(12, 20, 3, 2).state_dict(), folder / "musiq.pth")
     raft = RaftNetwork(8, 8, 8, radius=1).state_dict()
     torch.save({f"module.{name}": value for name, value in raft.items()}, folder / "raft.pth")
+    torch.save({"state_dict": AmtNetwork((8, 8, 8, 10)).state_dict(), "epoch": 300}, folder / "amt-s.pth")
     return Backends(
         clip_large=str(folder / "clip"),
         aesthetic=folder / "head.pth",
         musiq=folder / "musiq.pth",
         raft=folder / "raft.pth",
+        amt=folder / "amt-s.pth",
     )
 
 
-BUILDERS = (quality.aesthetic_quality, quality.imaging_quality, quality.dynamic_degree)
+BUILDERS = (quality.aesthetic_quality, quality.imaging_quality, quality.motion_smoothness, quality.dynamic_degree)
 
 
 def test_metrics_from_files(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(musiq_module, "MusiqNetwork", lambda: MusiqNetwork(12, 20, 3, 2))
+    monkeypatch.setattr(amt_module, "AmtNetwork", lambda: AmtNetwork((8, 8, 8, 10)))
     monkeypatch.setattr(raft_module, "RaftNetwork", lambda: RaftNetwork(8, 8, 8, radius=1))
-    frames = list(np.random.default_rng(2).integers(0, 256, (2, 122, 122, 3), dtype=np.uint8))
-    clips = [sample(frames, []), sample(frames[::-1], [])]
+    frames = list(np.random.default_rng(2).integers(0, 256, (3, 122, 122, 3), dtype=np.uint8))
+    clips = [sample(frames, [], fps=16.0), sample(frames[1:], [])]
     hashes = set()
     for build in BUILDERS:
         metric = build(backends)
         assert metric.protocol == "vbench-unverified" and len(metric.weights) == 16 and not metric.needs_reference
         results = metric.measure(clips)
-        assert [result.status for result in results] == ["ok", "ok"]
-        for result in results:
+        # Two frames are too few to foretell one.
+        expected = ["ok", "failed"] if metric.name == "motion_smoothness" else ["ok", "ok"]
+        assert [result.status for result in results] == expected
+        for result in results[: expected.count("ok")]:
             value = result.values[metric.name]
             assert set(result.values) == set(metric.directions) == {build.__name__}
             assert value is not None and math.isfinite(value)
         hashes.add(metric.weights)
-    assert len(hashes) == 3
+    assert len(hashes) == 4
 
 
-@pytest.mark.parametrize(("build", "lacking"), [*zip(BUILDERS, ("aesthetic", "musiq", "raft"), strict=True)])
+@pytest.mark.parametrize(("build", "lacking"), [*zip(BUILDERS, ("aesthetic", "musiq", "amt", "raft"), strict=True)])
 def test_an_absent_backend_is_named(build, lacking: str) -> None:
     with pytest.raises(BackendAbsent, match=f"backend absent: give --{lacking} PATH"):
         build(Backends())
