@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from likeness.evaluate.record import Report
     from likeness.evaluate.run import Progress
     from likeness.evaluate.statistics import Line
-    from likeness.evaluate.types import Backends
+    from likeness.evaluate.types import Backends, Item
 
 _ROWS, _WEIGHTS, _RUN = "Benchmark", "Weights (a metric without its weights is left out, and said so)", "Run"
 DRAWN = "drawn"  # the face models that come with the package, by name
@@ -122,6 +122,8 @@ def evaluate(
         items = readers.locate(rows, _needed(videos, "videos", "VIDEOS"))
     else:
         items = readers.read_benchmark(benchmark, _needed(videos, "videos", "VIDEOS"), same_person=same_person)
+    if videos is not None and benchmark is not None and not quiet:
+        _tell_unasked(videos, items)
     from likeness.evaluate.export import check_parquet, write_tables
     from likeness.evaluate.report import write_report
     from likeness.evaluate.statistics import table
@@ -177,7 +179,9 @@ def _faces(given: str | None, *, is_own: bool, quiet: bool) -> Path | None:
     return faces_folder()
 
 
-def _run(items: list, backends: Backends, names: list[str] | None, output: Path, *, batch: int, quiet: bool) -> Report:
+def _run(
+    items: list[Item], backends: Backends, names: list[str] | None, output: Path, *, batch: int, quiet: bool
+) -> Report:
     from likeness.cli._progress import Bar
     from likeness.evaluate.metrics import build
     from likeness.evaluate.run import evaluate as measure
@@ -246,6 +250,14 @@ def _print_table(report: Report, lines: list[Line]) -> None:
     if not console.is_terminal:
         console = Console(width=200)  # a file has no width to fold lines at
     console.print(table)
+
+
+def _tell_unasked(videos: Path, items: list[Item]) -> None:
+    from likeness.evaluate.locate import find_videos
+
+    asked = {item.video for item in items}
+    if unasked := [path for path in find_videos(videos) if path not in asked]:
+        print_line("left out", f"{len(unasked)} videos that no row of the benchmark asks for, such as {unasked[0]}")
 
 
 def _tell(report: Report) -> None:

@@ -73,6 +73,7 @@ def test_a_report(evaluate, bench):
     assert notes[0] == "backend absent: give --musiq PATH for imaging"
     assert notes[1].startswith("missing: 1 of 5 videos, such as 0003 (0003.mp4: there is no such file)")
     assert notes[2].startswith("unreadable: 1 of 5 videos, such as 0004 (4.mp4: the file is empty (0 bytes))")
+    assert len(notes) == 3
     names = {path.name for path in (bench / "report").iterdir()}
     assert {"results.jsonl", "run.json", "table.json", "results.csv", "results.parquet"} <= names
     table = json.loads((bench / "report" / "table.json").read_text())
@@ -80,6 +81,12 @@ def test_a_report(evaluate, bench):
     assert [line["mean"] for line in table["lines"]] == pytest.approx([70, 70], abs=1)
     with (bench / "report" / "results.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 10
+
+
+def test_videos_that_no_row_asks_for_are_told(evaluate, bench):
+    grey_clip(bench / "videos" / "cat.mp4", [9])
+    result = evaluate(bench / "videos", "-b", bench / "batch.txt", "-o", bench / "report")
+    assert f"left out: 1 videos that no row of the benchmark asks for, such as {bench}/videos/cat.mp4" in result.stderr
 
 
 def test_metrics_by_name(evaluate, bench):
