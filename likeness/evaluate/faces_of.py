@@ -100,7 +100,11 @@ class FaceAnalyser:
         template = arcface_template(size)
         result = []
         for face in faces:
-            aligned = warp(seen, estimate_similarity(face.keypoints, template), size, antialias=False)
+            try:
+                matrix = estimate_similarity(face.keypoints, template)
+            except ValueError:
+                continue  # keypoints in one place: nothing that could be a face
+            aligned = warp(seen, matrix, size, antialias=False)
             x0, y0, x1, y1 = face.box
             moved = replace(
                 face,

@@ -17,6 +17,7 @@ from likeness.evaluate.networks.iresnet import Curricular, IResNet
 from likeness.evaluate.types import BackendAbsent, Backends, Sample
 from likeness.faces.align import ARCFACE_TEMPLATE
 from likeness.faces.pack import FacePack
+from likeness.types import Face
 from likeness.world import VALIDATION_PEOPLE, clip_of, draw
 from likeness.world.folder import draw_photograph
 
@@ -66,6 +67,15 @@ def test_a_face_that_fills_the_picture_is_found_at_the_second_look() -> None:
     assert scores(sample([filled] * 4, [one(RED)])) == pytest.approx((1, 1, 1), abs=1e-6)
     face = analyser().look(filled)[0].face
     assert face.box == (0, 0, 64, 64), "in px of the picture, not of the bordered one"
+
+
+def test_keypoints_in_one_place_are_no_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a detector with random weights may give; alignment is impossible, and the next face counts."""
+    shared = analyser()
+    broken = Face((0, 0, 60, 60), np.full((5, 2), 7, np.float32), 0.9)
+    fine = shared.pack.detect(one(RED), retry=False)[0]
+    monkeypatch.setattr(type(shared.pack), "detect", lambda *_, **__: [broken, fine])
+    assert [seen.face.box for seen in shared.look(one(RED))] == [fine.box]
 
 
 def test_several_photographs_of_one_person() -> None:
