@@ -6,7 +6,7 @@ import numpy as np
 
 from likeness.errors import UserError
 
-CHUNK_ROWS = 8192  # rows converted at once
+CHUNK_ROWS = 2048  # rows converted at once
 CHUNK_PAIRS = 2048  # pairs compared at once
 
 

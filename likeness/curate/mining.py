@@ -30,7 +30,9 @@ from likeness.curate.cosine import cosines, lengths
 from likeness.curate.quantised import Codes, Prefilter, encode, full_precision
 
 CPU_BLOCK, GPU_BLOCK = 1024, 16384  # rows of a tile: products fit into a processor's cache, or keep a GPU busy
-CHUNK_PAIRS = 2**16  # pairs looked at together: bounds the memory where everybody looks alike
+STRIP = 64  # products of a row that are looked at together
+CHUNK_PRODUCTS = 2**20  # products searched for hits at once: bounds the memory where everybody looks alike
+CHUNK_PAIRS = 2**16  # hits looked at together
 PROGRESS_S = 0.2  # between two calls of on_progress
 
 Tile = tuple[int, int]  # numbers of two blocks of rows, the second not before the first
@@ -86,7 +88,9 @@ class Search:
         """As :func:`mine` describes."""
         device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         block = block or (GPU_BLOCK if device.type == "cuda" else CPU_BLOCK)
-        block = -(-min(block, max(len(vectors), 1)) // 32) * 32  # kernels want multiples of 8 rows, and more than 16
+        block = (
+            -(-min(block, max(len(vectors), 1)) // STRIP) * STRIP
+        )  # kernels want multiples of 8 rows, and more than 16
         norms = lengths(vectors)
         keys = np.arange(len(vectors), dtype=np.uint64) if keys is None else keys
         return cls(
@@ -109,15 +113,17 @@ class Search:
         """The best of some tiles."""
         found = Found([Best.empty(len(self.vectors)) for _ in self.bands])
         waiting: list[tuple[np.ndarray, ...]] = []
-        for hits in self._hits(found, tiles):
+        number = 0
+        for hits in self.hits(found, tiles):
             waiting.append(hits)
-            if sum(len(i) for i, _, _ in waiting) >= CHUNK_PAIRS:
-                self._reduce(found, waiting)
-                waiting.clear()
-        self._reduce(found, waiting)
+            number += len(hits[0])
+            if number >= CHUNK_PAIRS:  # a tile alone has few
+                self._reduce_all(found, waiting)
+                waiting, number = [], 0
+        self._reduce_all(found, waiting)
         return found
 
-    def _hits(self, found: Found, tiles: Iterable[Tile]) -> Iterator[tuple[np.ndarray, ...]]:
+    def hits(self, found: Found, tiles: Iterable[Tile]) -> Iterator[tuple[np.ndarray, ...]]:
         """Pairs that may lie in a band, each once, with their products as cosines; some at a time."""
         errors, out = self.codes.errors, None
         low = min(band.low for band in self.bands)
@@ -125,23 +131,30 @@ class Search:
             rows, columns = (slice(number * self.block, (number + 1) * self.block) for number in (first, second))
             out = self.codes.product(rows, columns, out)
             least = self.codes.least(low, float(errors[rows].max()), float(errors[columns].max()))
-            some = torch.nonzero(torch.ge(out.amax(1), least))[:, 0]  # most rows have no hit: one cheap look tells
-            for part in some.split(max(CHUNK_PAIRS // self.block, 1)):
-                values = out[part]
-                row, column = torch.nonzero(torch.ge(values, least), as_tuple=True)
-                near = values[row, column].double().cpu().numpy() * self.codes.unit
-                i = rows.start + part[row].cpu().numpy()
-                j = columns.start + column.cpu().numpy()
+            # Most strips of a row have no hit, which one cheap look tells.
+            strips = out.view(-1, STRIP)
+            some = torch.nonzero(torch.ge(strips.amax(1), least))[:, 0]
+            for part in some.split(CHUNK_PRODUCTS // STRIP):
+                values = strips[part]
+                strip, place = torch.nonzero(torch.ge(values, least), as_tuple=True)
+                near = values[strip, place].double().cpu().numpy() * self.codes.unit
+                row, column = np.divmod((part[strip] * STRIP + place).cpu().numpy(), self.block)
+                i, j = rows.start + row, columns.start + column
                 wanted = (i < j) & (j < len(self.vectors))
                 wanted[wanted] = self.groups[i[wanted]] != self.groups[j[wanted]]
                 yield i[wanted], j[wanted], near[wanted]
             found.tiles += 1
 
-    def _reduce(self, found: Found, hits: Sequence[tuple[np.ndarray, ...]]) -> None:
+    def _reduce_all(self, found: Found, hits: Sequence[tuple[np.ndarray, ...]]) -> None:
+        """Let the hits of several tiles compete, a bounded number at a time."""
+        if hits:
+            i, j, near = (np.concatenate(columns) for columns in zip(*hits, strict=True))
+            for start in range(0, len(i), CHUNK_PAIRS):
+                part = slice(start, start + CHUNK_PAIRS)
+                self._reduce(found, i[part], j[part], near[part])
+
+    def _reduce(self, found: Found, i: np.ndarray, j: np.ndarray, near: np.ndarray) -> None:
         """Let pairs of rows with approximate cosines compete, in both directions."""
-        if not hits:
-            return
-        i, j, near = (np.concatenate(columns) for columns in zip(*hits, strict=True))
         found.hits += len(i)
         radius = self.codes.radius(self.codes.errors[i], self.codes.errors[j])
         for band, best in zip(self.bands, found.best, strict=True):
