@@ -24,6 +24,7 @@ METRICS: dict[str, Callable[[Backends], Metric]] = {
     "clip_score_corrected": text.clip_score_corrected,
     "clip_dist": editability.clip_dist,
     "clip_dist_face": editability.clip_dist_face,
+    "viclip": quality.viclip,
     "aesthetic_quality": quality.aesthetic_quality,
     "imaging_quality": quality.imaging_quality,
     "motion_smoothness": quality.motion_smoothness,

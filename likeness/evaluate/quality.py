@@ -1,4 +1,4 @@
-"""Quality as VBench defines it (Huang et al., CVPR 2024, section 3.1): aesthetic, imaging, motion smoothness, dynamic degree.
+"""Quality as VBench defines it (Huang et al., CVPR 2024, section 3.1): aesthetic, imaging, motion smoothness, dynamic degree, ViCLIP.
 
 Every step is that of its code, down to how frames are scaled; where that has consequences the function says so.
 ``protocol`` is ``vbench`` with the published weights, told by their bytes, and ``vbench-unverified`` with any others: a
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from likeness.evaluate.networks.clip import Clip
     from likeness.evaluate.networks.musiq import Musiq
     from likeness.evaluate.networks.raft import Raft
+    from likeness.evaluate.networks.viclip import Viclip
 
 IMAGING_LONG_SIDE_PX = 512
 DYNAMIC_PX = 6.0  # of a frame whose shorter side has 256 px
@@ -183,6 +184,35 @@ class MotionSmoothness:
         return Result(values={self.name: float(np.mean(curve))}, curves={self.name: curve})
 
 
+@dataclass(frozen=True, eq=False)
+class ViclipScore:
+    """Cosine of the prompt and eight frames, as VBench's overall consistency has it (and ConsisID's ViCLIP)."""
+
+    viclip: Viclip
+    weights: str
+    protocol: str
+    name: str = "viclip"
+    needs_reference: bool = False
+    directions: Mapping[str, Direction] = field(default_factory=lambda: {"viclip": "higher"})
+
+    def indices(self, num_frames: int, fps: float) -> np.ndarray:
+        """The middle of each of eight equal intervals."""
+        return frames.viclip(num_frames)
+
+    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+        """The cosine; none for a row without a prompt."""
+        return [self._measure(sample) for sample in samples]
+
+    def _measure(self, sample: Sample) -> Result:
+        from likeness.evaluate.networks.viclip import SIZE_PX
+
+        if not sample.item.prompt.strip():
+            return Result(values={self.name: None}, reason="the row has no prompt")
+        pixels = clip_pixels(sample.take(frames.viclip(sample.num_frames)), SIZE_PX, is_rounded=True)
+        cosine = np.dot(self.viclip.video(pixels).astype(np.float64), self.viclip.text(sample.item.prompt))
+        return Result(values={self.name: float(cosine)})
+
+
 def aesthetic_quality(backends: Backends) -> AestheticQuality:
     """VBench's aesthetic quality; needs ``--aesthetic`` and ``--clip-large``."""
     from likeness.evaluate.networks.clip import Clip
@@ -224,12 +254,24 @@ def motion_smoothness(backends: Backends) -> MotionSmoothness:
     return MotionSmoothness(amt, amt.weights, vbench(amt.official))
 
 
-def clip_pixels(pictures: np.ndarray, size: int) -> Tensor:
-    """Frames ready for CLIP as VBench scales them: bicubically without averaging, overshoots kept, and cropped.
+def viclip(backends: Backends) -> ViclipScore:
+    """ViCLIP's score; needs ``--viclip``, and of ``--clip`` the tokenizer."""
+    from likeness.evaluate.networks.clip import load_tokenizer
+    from likeness.evaluate.networks.viclip import Viclip
+
+    path, source = backends.need("viclip"), backends.need_model("clip")
+    network = Viclip.load(path, load_tokenizer(source), backends.device)
+    return ViclipScore(network, network.weights, vbench(network.official))
+
+
+def clip_pixels(pictures: np.ndarray, size: int, *, is_rounded: bool = False) -> Tensor:
+    """Frames ready for CLIP as VBench scales them: bicubically without averaging, and cropped.
 
     Args:
         pictures: ``uint8 [N, H, W, 3]`` RGB.
         size: side of the square, px.
+        is_rounded: whether scaled px become whole numbers in 0..255 again, as for ViCLIP; for the aesthetic head
+            overshoots are kept.
 
     Returns:
         ``float32 [N, 3, size, size]``.
@@ -241,6 +283,8 @@ def clip_pixels(pictures: np.ndarray, size: int) -> Tensor:
     scaled = tuple(size if side == short else int(size * side / short) for side in (height, width))
     if scaled != (height, width):
         pixels = functional.interpolate(pixels, scaled, mode="bicubic", align_corners=False)
+    if is_rounded:
+        pixels = pixels.clamp(0, 255).round()
     top, left = (round((side - size) / 2) for side in scaled)
     pixels = pixels[:, :, top : top + size, left : left + size] / 255
     return (pixels - torch.tensor(_CLIP_MEAN).view(3, 1, 1)) / torch.tensor(_CLIP_STD).view(3, 1, 1)

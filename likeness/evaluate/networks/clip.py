@@ -24,6 +24,7 @@ from likeness.media import sha256_file
 
 _FILES = ["*.json", "*.txt", "*.safetensors", "pytorch_model.bin"]
 _BATCH = 32
+_NO_TOKENIZER = "{} has no tokenizer (tokenizer.json, or vocab.json and merges.txt); fetch it too."
 
 # SHA-256 of the files in OpenAI's repositories on the Hub.
 _PUBLISHED = {
@@ -75,8 +76,7 @@ class Clip:
             processor = CLIPImageProcessorPil.from_pretrained(folder)
         else:
             processor = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-        has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
-        tokenizer = CLIPTokenizer.from_pretrained(folder) if has_tokenizer else None
+        tokenizer = _tokenizer(folder)
         digests = [sha256_file(file) for file in files]
         weights = joined_hash([digest[:HASH_DIGITS] for digest in digests])
         return cls(model, processor, tokenizer, weights, _PUBLISHED.get(digests[0], ""), device)
@@ -133,6 +133,24 @@ class Clip:
         """Image features before normalisation ``[N, D]`` on the CPU, of pixels ``[N, 3, S, S]`` that are ready for the tower."""
         output: Any = self.model.get_image_features(pixel_values=pixels.to(self.device))  # an object, as above
         return output.pooler_output.cpu()
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The CLIPTokenizer of a folder or a repository, as :meth:`Clip.load` takes them, without the weights.
+
+    Raises:
+        UserError: a repository that cannot be fetched.
+        CheckpointError: there is no tokenizer.
+    """
+    tokenizer = _tokenizer(_folder(source))
+    if tokenizer is None:
+        raise CheckpointError(_NO_TOKENIZER.format(source))
+    return tokenizer
+
+
+def _tokenizer(folder: Path) -> Any:
+    has_files = (folder / "tokenizer.json").is_file() or (folder / "merges.txt").is_file()
+    return CLIPTokenizer.from_pretrained(folder) if has_files else None
 
 
 def _folder(source: str | Path) -> Path:
