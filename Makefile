@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo 'setting up $(VENV) with $(PYTHON) (a minute or two, once)'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(PIP) torch setuptools
-	@$(PIP) --no-build-isolation --editable '.[dev,train]'
+	@$(PIP) --no-build-isolation --editable '.[dev,train,curate,evaluate]'
 	@touch $@
 
 demo: $(STAMP)
