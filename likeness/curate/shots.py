@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from multiprocessing import get_context
@@ -17,6 +16,7 @@ from likeness.curate.container import opened
 from likeness.curate.types import ClipSource
 from likeness.errors import UserError
 
+DEADLINE_S = 4 * 3600.0  # for a video of many hours; what takes longer hangs
 MIN_SHOT_S = 0.6  # flashes and fast cuts below stay with the shot before
 
 
@@ -30,12 +30,15 @@ def cut_into_shots(
         progress: is told how many videos are done, and of how many.
 
     Raises:
-        UserError: PySceneDetect is not installed.
+        UserError: PySceneDetect or Pebble is not installed.
     """
     try:
+        import pebble  # noqa: F401
         import scenedetect  # noqa: F401
     except ImportError as error:
-        raise UserError("Cutting videos into shots needs PySceneDetect: pip install 'likeness[curate]'.") from error
+        raise UserError(
+            "Cutting videos into shots needs PySceneDetect and Pebble: pip install 'likeness[curate]'."
+        ) from error
     paths = list(dict.fromkeys(source.path for source in sources if _is_whole(source)))
     found: dict[str, list[float]] = {}
     for done, (path, cuts) in enumerate(zip(paths, _all_cuts(paths, workers), strict=True), 1):
@@ -64,11 +67,20 @@ def cuts_of(path: str) -> list[float]:
 
 
 def _all_cuts(paths: Sequence[str], workers: int) -> Iterator[list[float]]:
-    if workers == 1 or len(paths) < 2:
-        yield from map(cuts_of, paths)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(cuts_of, paths)
+    """The cuts of each video; in processes of their own, since a broken file can bring a decoder down."""
+    from pebble import ProcessExpired, ProcessPool
+
+    pool = ProcessPool(max_workers=workers, context=get_context("spawn"))
+    try:
+        results = pool.map(cuts_of, paths, timeout=DEADLINE_S).result()
+        for _ in paths:
+            try:
+                yield next(results)
+            except (ProcessExpired, TimeoutError):
+                yield []
+    finally:
+        pool.stop()
+        pool.join()
 
 
 def _is_whole(source: ClipSource) -> bool:

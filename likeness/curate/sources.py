@@ -42,12 +42,17 @@ Progress = Callable[[int, int], None]  # videos done, videos in all
 
 
 def read_sources(
-    inputs: Sequence[str | os.PathLike[str]], *, shots: bool = False, progress: Progress | None = None
+    inputs: Sequence[str | os.PathLike[str]],
+    *,
+    shots: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> list[ClipSource]:
     """All clips of some inputs, in their order; a clip that is named twice comes once.
 
     Args:
         shots: cut videos where the picture changes (see :mod:`likeness.curate.shots`); entries with a span stay as they are.
+        workers: processes that look for shots.
         progress: told about videos in which shots were looked for.
 
     Raises:
@@ -63,7 +68,7 @@ def read_sources(
         return list(clips.values())
     from likeness.curate.shots import cut_into_shots
 
-    return cut_into_shots(list(clips.values()), progress=progress)
+    return cut_into_shots(list(clips.values()), workers=workers, progress=progress)
 
 
 def _read(name: str) -> Iterator[ClipSource]:
