@@ -10,8 +10,9 @@ their codes stand for; by Cauchy and Schwarz
 and ``e_x`` is measured for each vector while it is encoded. What rounding adds on the way is in ``slack``.
 
 An int8 code has one step for all vectors and all numbers of them, so that one integer threshold serves a whole block of
-products. A random rotation first makes that harmless: it leaves cosines as they are and spreads every vector evenly over
-its numbers, also those of models such as CLIP that put most of their length into a few. A code then is wrong by about 0.011.
+products. ArcFace spreads vectors evenly over their numbers, and a code is wrong by about 0.011. Models such as CLIP put most
+of a vector into a few numbers; where codes turn out bad, the vectors are turned first, by a random rotation, which leaves
+cosines as they are and spreads every vector.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ Number = TypeVar("Number", float, np.ndarray)
 CLIP_SIGMAS = (
     5.0  # the largest number of an int8 code, in standard deviations: larger ones are cut, which is a large error
 )
+UNEVEN = 0.015  # mean error of codes beyond which vectors are turned
 _UNIT_ROUNDOFF = 2.0**-24  # float32
 _BF16_ROUNDOFF = 2.0**-9  # bfloat16, of what is below 1
 
@@ -86,9 +88,20 @@ def encode(vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: 
     padded = (-(-count // block) * block, -(-width // 16) * 16)  # kernels want multiples of 16 numbers
     if prefilter == "int8" and not _multiplies_exactly(padded[1], device):
         prefilter = "float32"
+    codes = _encoded(vectors, norms, prefilter, padded, None)
+    if prefilter == "int8" and codes.errors[:count].mean() > UNEVEN:
+        codes = _encoded(vectors, norms, prefilter, padded, _rotation(width))
+    return replace(codes, values=codes.values.to(device))
+
+
+def _encoded(
+    vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, padded: tuple[int, int], rotation: np.ndarray | None
+) -> Codes:
+    """Codes ``padded``, on the CPU, of vectors that are turned by ``rotation``, ``float32 [D, D]``."""
+    count, width = vectors.shape
     values = torch.zeros(padded, dtype=getattr(torch, prefilter))
     errors = np.zeros(padded[0])
-    rotation, unit, slack = _setting(prefilter, width)
+    unit = (CLIP_SIGMAS / 127) ** 2 / width if prefilter == "int8" else 1.0
     step = unit**0.5
     for start in range(0, count, CHUNK_ROWS):
         chunk = slice(start, min(start + CHUNK_ROWS, count))
@@ -100,22 +113,21 @@ def encode(vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: 
         values[chunk, :width] = codes
         rest = exact - np.float32(step) * codes.float().numpy()
         errors[chunk] = 1.0001 * np.sqrt(np.einsum("nd,nd->n", rest, rest)) + 4 * _UNIT_ROUNDOFF
+    slack = 8 * _UNIT_ROUNDOFF  # of two unit vectors, a product and a threshold, in float32
+    if prefilter != "int8":
+        slack += _sum_error(width)
+    if prefilter == "bfloat16":
+        slack += 2 * _BF16_ROUNDOFF  # of a product, and of the threshold held against it
     if rotation is not None:
-        errors[:count] += _sum_error(width) * width**0.5  # of the rotation in float32
-    return Codes(values.to(device), errors, unit, slack)
-
-
-def _setting(prefilter: Prefilter, width: int) -> tuple[np.ndarray | None, float, float]:
-    """Rotation ``float32 [D, D]`` or None, unit and slack of a format."""
-    rounding = 8 * _UNIT_ROUNDOFF  # of two unit vectors, a product and a threshold, in float32
-    if prefilter == "int8":
-        square = np.random.default_rng(0).standard_normal((width, width))
-        rotation = np.linalg.qr(square)[0].astype(np.float32)
         exact = rotation.astype(np.float64)
-        skew = float(np.linalg.norm(exact @ exact.T - np.eye(width)))  # what the rotation does to a cosine, at most
-        return rotation, (CLIP_SIGMAS / 127) ** 2 / width, 2 * skew + rounding
-    product = 2 * _BF16_ROUNDOFF if prefilter == "bfloat16" else 0.0  # a product, and the threshold held against it
-    return None, 1.0, _sum_error(width) + product + rounding
+        slack += 2 * float(np.linalg.norm(exact @ exact.T - np.eye(width)))  # what it does to a cosine, at most
+        errors[:count] += _sum_error(width) * width**0.5  # of the product with it
+    return Codes(values, errors, unit, slack)
+
+
+def _rotation(width: int) -> np.ndarray:
+    """A random rotation, ``float32 [D, D]``, always the same."""
+    return np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0].astype(np.float32)
 
 
 def _sum_error(width: int) -> float:
