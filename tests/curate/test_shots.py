@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,6 +61,20 @@ def test_what_needs_no_cutting_stays_as_it_is(film: Path, tmp_path: Path) -> Non
     done = []
     assert cut_into_shots(sources, progress=lambda *counts: done.append(counts)) == sources
     assert done == [(1, 2), (2, 2)]
+
+
+def cuts_or_crash(path: str) -> list[float]:
+    if "poison" in path:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [1.0]
+
+
+def test_a_file_that_crashes_its_process_costs_its_own_cuts(monkeypatch) -> None:
+    monkeypatch.setattr("likeness.curate.shots.cuts_of", cuts_or_crash)
+    found = cut_into_shots([ClipSource(path=f"/{name}.mp4") for name in ("a", "poison", "b")], workers=2)
+    assert [(Path(shot.path).stem, shot.start_s) for shot in found] == [
+        ("a", 0.0), ("a", 1.0), ("poison", 0.0), ("b", 0.0), ("b", 1.0),
+    ]  # fmt: skip
 
 
 def test_the_missing_package_is_named(film: Path, monkeypatch) -> None:
