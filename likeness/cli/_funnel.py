@@ -83,7 +83,7 @@ class FunnelBar:
             self._told = part
             seconds = time.monotonic() - self._began_s
             rate = (done - self._first) / seconds if seconds > 0 else 0.0
-            speed = f", {rate:.2g} a second" if rate > 0 else ""
+            speed = f", {f'{rate:,.1f}' if rate >= 0.1 else f'{rate:.2g}'} a second" if rate > 0 else ""
             left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
             counts = f"; {self._progress.line}" if self._progress.line else ""
             print_line(self._text, f"{done:,} of {total:,} clips{speed}{left}{counts}")

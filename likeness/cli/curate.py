@@ -93,7 +93,7 @@ def run(
                 pairing=lambda done, total: bar.stage("pairing", done, total),
             )
     except Stopped as stopped:
-        print_line("stopped", str(stopped))
+        print_line("stopped", str(stopped).removeprefix("stopped "))
         raise typer.Exit(130) from stopped
     _conclude(summary, quiet=quiet)
 
