@@ -39,6 +39,8 @@ class _Local:
 class LocalCrew:
     """Processes that have nothing of this one's state in them."""
 
+    in_hand = 2  # a pipe keeps what was sent
+
     def __init__(self, make: MakeWorker) -> None:
         self._make = make
         # A fork server imports once what workers need, so that one that takes the place of a lost one is there in a fraction of a

@@ -9,6 +9,7 @@ Every machine needs the package, the clips, the face models and the dataset's fo
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -64,17 +65,20 @@ class _Actor:
 class RayCrew:
     """Actors of a cluster, or of a Ray that runs on this machine meanwhile."""
 
+    in_hand = 1  # the answer before a crash may be lost on its way, and the wrong clip would be blamed
+
     def __init__(self, make: MakeWorker, address: str | None = None) -> None:
         self._make = make
         self._ray = _import_ray()
         self._is_ours = not self._ray.is_initialized()
         if self._is_ours:
             try:
+                _check_reachable(address)
                 self._ray.init(
                     address=address or "local", include_dashboard=False if address is None else None, log_to_driver=False,
                     logging_level="ERROR",
                 )  # fmt: skip
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"No Ray cluster could be reached at {address} ({str(error).splitlines()[0]}). Start one with `ray start --head`, "
                     "or leave --ray-address out."
@@ -129,6 +133,13 @@ class RayCrew:
             self.kill(worker)
         if self._is_ours:
             self._ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise an OSError where nobody answers; Ray itself would go on trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _import_ray() -> Any:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import fsum
 from typing import Literal
 
@@ -63,6 +64,11 @@ def common_count(num_people: Sequence[int], tie: Tie = "more") -> int:
     Args:
         tie: which of several equally common counts holds.
     """
+    return _common_count(tuple(num_people), tie)
+
+
+@lru_cache(4096)  # three rules ask for it, and most clips show one person throughout
+def _common_count(num_people: tuple[int, ...], tie: Tie) -> int:
     times = {count: num_people.count(count) for count in set(num_people)}
     most = max(times.values(), default=0)
     common = [count for count in times if times[count] == most]
@@ -108,7 +114,7 @@ def _breaks(measures: Measures, _: str | None, config: CurationConfig) -> float 
     for cosines, areas in zip(measures.cosines, measures.areas, strict=True):
         if cosines:
             out_of = len(areas) if thresholds.identity_over == "samples" else len(cosines)
-            share = sum(cosine < thresholds.min_cosine for cosine in cosines) / out_of
+            share = len([cosine for cosine in cosines if cosine < thresholds.min_cosine]) / out_of
             worst = share if worst is None else max(worst, share)
     return worst
 

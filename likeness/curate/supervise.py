@@ -1,6 +1,6 @@
 """Clips to workers, and what a lost worker means: one policy for processes on this machine and for Ray's actors.
 
-- A worker has the clip in work and the next one in hand, so that it never waits for us.
+- A worker may have the next clip in hand beside the one in work, so that it never waits for us.
 - A clip that outlasts the deadline costs its worker; a worker that dies costs the clip in work. The clip that it had not begun
   goes to another worker, the one in work is tried once more, alone: by a new process that has nothing else in hand. If that is
   lost too, the clip is given up with the status ``crash`` or ``timeout``.
@@ -24,7 +24,6 @@ from likeness.curate.worker import Failure, Fatal, Reply
 from likeness.errors import UserError
 
 TICK_S = 0.25  # the longest silence of `supervise`
-_IN_HAND = 2
 _LONE_TRIES, _LONE_TRIES_KILLED = 1, 3
 _STILLBORN = 3  # in a row and a worker, before it is hopeless
 
@@ -72,7 +71,12 @@ class Crew(Protocol[H]):
     """Where workers run. ``H`` is its handle of one.
 
     A worker tells :class:`Ready` or :class:`Fatal` once, then one :class:`Reply` a clip, in the order in which they were given.
+
+    Attributes:
+        in_hand: clips that a worker may have. More than one only where an answer that was sent cannot be lost with its worker.
     """
+
+    in_hand: int
 
     def start(self) -> H:
         """Begin to start a worker."""
@@ -169,7 +173,7 @@ class _Run(Generic[H]):
             if seat.is_ready and seat.is_new and self.lone:
                 seat.is_alone = True
                 self._give(seat, self.lone.popleft())
-        for depth in range(_IN_HAND):
+        for depth in range(self.crew.in_hand):
             for seat in self.seats:
                 if depth and len(self.waiting) < self.workers:
                     return

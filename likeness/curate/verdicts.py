@@ -6,11 +6,13 @@ are the same whatever was interrupted on the way.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +71,8 @@ def decided_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]
     Raises:
         UserError: for clips that were not measured yet.
     """
-    table = _decided(dataset, current)
+    with _without_collector():
+        table = _decided(dataset, current)
     statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
     counts = Counts(
         clips=len(table),
@@ -90,6 +93,18 @@ def table_stamps(dataset: Dataset, clips: pa.Table) -> dict[str, str]:
     faces = said.hexdigest()[:16]
     said.update(json.dumps(dataset.config.to_dict()["pairing"], sort_keys=True).encode())
     return {"faces": faces, "pairs": said.hexdigest()[:16]}
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Millions of small values are made here and none of them in a cycle; the collector would look at all of them time and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _decided(dataset: Dataset, current: Current) -> pa.Table:

@@ -36,6 +36,7 @@ class ActedCrew:
     """Workers that are played by random numbers: they answer late, die at any moment, and are told to."""
 
     def __init__(self, seed: int, p_death: float) -> None:
+        self.in_hand = 1 + seed % 2
         self.random, self.p_death = random.Random(seed), p_death
         self.begun: Counter[str] = Counter()
         self.with_others: list[str] = []  # clips that were begun again by a process with something else to do
