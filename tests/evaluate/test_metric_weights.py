@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from likeness.errors import CheckpointError
+from likeness.evaluate.networks.amt import AmtNetwork
 from likeness.evaluate.networks.iresnet import IResNet
 from likeness.evaluate.networks.musiq import MusiqNetwork
 from likeness.evaluate.networks.raft import RaftNetwork
 from likeness.evaluate.weights import (
     AESTHETIC,
+    AMT,
     IR101,
     MUSIQ,
     RAFT,
@@ -27,24 +30,21 @@ from likeness.evaluate.weights import (
 )
 from likeness.media import sha256_file
 
-SMALL = {
-    "IR101": IResNet((1, 1, 1, 1), (2, 2, 2, 2), 3),
-    "MUSIQ": MusiqNetwork(6, 8, 2, 1),
-    "RAFT": RaftNetwork(features=4, hidden=6, context=4, levels=2, radius=1),
-    "AESTHETIC": nn.Linear(768, 1),
+BUILD: dict[str, Callable[[], nn.Module]] = {
+    "IR101": lambda: IResNet((1, 1, 1, 1), (2, 2, 2, 2), 3),
+    "MUSIQ": lambda: MusiqNetwork(6, 8, 2, 1),
+    "RAFT": lambda: RaftNetwork(features=4, hidden=6, context=4, levels=2, radius=1),
+    "AMT": lambda: AmtNetwork((8, 8, 8, 10)),
+    "AESTHETIC": lambda: nn.Linear(768, 1),
 }
-KINDS = {"IR101": IR101, "MUSIQ": MUSIQ, "RAFT": RAFT, "AESTHETIC": AESTHETIC}
+SMALL = {name: build() for name, build in BUILD.items()}
+KINDS = {"IR101": IR101, "MUSIQ": MUSIQ, "RAFT": RAFT, "AMT": AMT, "AESTHETIC": AESTHETIC}
 
 
 def like(name: str) -> nn.Module:
     """Another network of the same sizes, on no device."""
     with torch.device("meta"):
-        return {
-            "IR101": lambda: IResNet((1, 1, 1, 1), (2, 2, 2, 2), 3),
-            "MUSIQ": lambda: MusiqNetwork(6, 8, 2, 1),
-            "RAFT": lambda: RaftNetwork(features=4, hidden=6, context=4, levels=2, radius=1),
-            "AESTHETIC": lambda: nn.Linear(768, 1),
-        }[name]()
+        return BUILD[name]()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -118,7 +118,7 @@ def changed(name: str, change: str) -> tuple[dict[str, Tensor], str]:
     return state, key
 
 
-@pytest.mark.parametrize("name", ["IR101", "MUSIQ", "RAFT"])
+@pytest.mark.parametrize("name", ["IR101", "MUSIQ", "RAFT", "AMT"])
 @pytest.mark.parametrize(
     ("change", "words"),
     [("missing", "has no tensor"), ("extra", "has a tensor that"), ("shape", "has the shape"), ("nan", "not finite")],
