@@ -3,8 +3,9 @@
     python -m likeness.recipes.evaluation --models concat-id=tiny st-drc=FOLDER --people 100 --prompts 3 --output RUN
 
 makes `RUN/photographs`, `RUN/videos/MODEL/CONDITION`, a report of `likeness.evaluate` for each condition in `RUN/reports`, and the
-tables in `RUN/table.md` and `RUN/table.json`. With somebody else's photograph identity must fall to chance, and a run without one
-shows what chance gives for everything else. Drawn clips of the same people are the ceiling. It goes on where it was stopped.
+tables in `RUN/table.md` and `RUN/table.json`. With somebody else's photograph identity must fall to chance. Drawn clips of the same
+people are the ceiling of identity, and the level of chance for copying. It goes on where it was stopped. On a machine that others
+use, set OMP_WAIT_POLICY=PASSIVE: threads that spin while they wait take most of the time there is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ REFERENCE, ANOTHER, NONE = "reference", "another", "none"  # whose photograph th
 CONDITIONS = (REFERENCE, ANOTHER, NONE)
 CLIPS = "drawn clips"
 _BATCH = 8
+_BY_NAME, _BY_PATH = ("clip", "clip_large"), ("curricular", "aesthetic", "musiq", "raft", "amt", "viclip")
 
 
 @dataclass(frozen=True)
@@ -176,13 +178,8 @@ def evaluate_all(arguments: argparse.Namespace) -> dict[tuple[str, str], Report]
     fingerprints: dict[str, object] = {f"model {label}": folder_hashes(path) for label, path in models.items()}
     check_settings(run, {"first person": arguments.first, "steps": arguments.steps, **fingerprints})
     jobs = jobs_of(arguments.first, arguments.people, arguments.prompts)
-    backends = Backends(
-        faces=faces_folder(arguments.faces),
-        **{
-            name: getattr(arguments, name)
-            for name in ("curricular", "clip", "clip_large", "aesthetic", "musiq", "raft")
-        },
-    )
+    weights = {name: getattr(arguments, name) for name in (*_BY_NAME, *_BY_PATH)}
+    backends = Backends(faces=faces_folder(arguments.faces), **weights)
     metrics, absent = build(backends)
     faces = load_faces(arguments.faces)
     reports: dict[tuple[str, str], Report] = {}
@@ -214,9 +211,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--threads", type=int, default=2, help="of torch; keep the whole to cores with taskset")
     parser.add_argument("--faces", type=Path, default=None)
-    for name in ("clip", "clip-large"):
-        parser.add_argument(f"--{name}", default=None)
-    for name in ("curricular", "aesthetic", "musiq", "raft"):
+    for name in _BY_NAME:
+        parser.add_argument(f"--{name.replace('_', '-')}", default=None, help="folder or Hub name")
+    for name in _BY_PATH:
         parser.add_argument(f"--{name}", type=Path, default=None)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()

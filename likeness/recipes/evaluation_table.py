@@ -90,7 +90,7 @@ def write_tables(reports: Mapping[Name, Report], run: Path) -> str:
         for line in means:
             key = (line.what.metric, line.what.protocol, line.value, line.direction)
             lines.setdefault(key, {})[name] = str(line.interval)
-        lines.setdefault(("copying", "correlation of yaw", "pose copied, r", "lower"), {})[name] = str(pose or "")
+        lines.setdefault(("copying", "correlation of yaw", "pose copied, r", "nearer 0"), {})[name] = str(pose or "")
     rows = [[*key, *(cells.get(name, "") for name in names)] for key, cells in lines.items()]
     videos = len(next(iter(reports.values())).items)
     people = len({item.group for item in next(iter(reports.values())).items.values()})
