@@ -147,9 +147,9 @@ def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], argume
             cells = [_cell(figures[row.run].get(name)) for name in names]
             lines.append(f"| {row.label} | {' | '.join(cells)} |")
         lines.append("")
-    base = "a model that knew references already" if arguments.start else "text alone, in three times as many steps"
+    base = "a model that knew references already" if arguments.start else "text to video, trained in three times as many"
     lines.append(
-        f"{arguments.steps} steps of 96 pairs a row, a quarter of them for stage III, from a base trained on {base}; seed "
+        f"{arguments.steps} steps of 96 pairs a row, a quarter of them for stage III, from {base}; seed "
         f"{arguments.seed}; {arguments.people} people, a prompt each; means with 95 % intervals over people."
     )
     return "\n".join(lines) + "\n"
