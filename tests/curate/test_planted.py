@@ -5,6 +5,7 @@ Nothing is stood in for: files are decoded, faces found and recognised by the mo
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from planted import DEFECTS, KINDS, Planted, plan, plant
 from stub_workers import run_here
+from typer.testing import CliRunner
 
+from likeness.cli import app
 from likeness.curate.config import CurationConfig, Pairing
+from likeness.curate.export import export_pairs
 from likeness.curate.local import run_local
 from likeness.curate.run import Summary, curate
 from likeness.curate.sources import read_sources
@@ -140,6 +144,24 @@ def test_what_is_kept_was_read_as_it_is_shown(few: Curated) -> None:
     assert rows["uncaptioned"]["caption"] is None and few.summary.counts.uncaptioned == 1
     assert rows["hostile caption"]["caption"].startswith("<script>")
     assert [len(row) for row in (rows["two people"]["areas"], rows["three people"]["areas"])] == [2, 3]
+
+
+@pytest.mark.slow
+def test_training_takes_what_is_exported(
+    few: Curated, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    export_pairs(few.summary.folder, tmp_path / "lists")
+    settings = (
+        "steps=2", "batch_size=2", "micro_batch_size=1", "precision=fp32", "face_weight=1", "previews.every=0", "log_every=1",
+        "data.num_frames=5", "data.fps=4", "data.workers=0",
+    )  # fmt: skip
+    words = ["train", "tiny-concat-id-stage2", "--model", tiny_folder, "--data", tmp_path / "lists" / "cross.json"]
+    words += ["--output", tmp_path / "run", *(word for setting in settings for word in ("--set", setting))]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2] and all(np.isfinite(row["loss"]) for row in rows)
 
 
 @pytest.mark.slow
