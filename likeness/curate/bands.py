@@ -32,6 +32,11 @@ class Band:
         """Whether each cosine is inside."""
         return (cosine >= self.low) & ((cosine <= self.high) if self.closed else (cosine < self.high))
 
+    def concerns(self, seeker: np.ndarray, other: np.ndarray) -> np.ndarray | bool:
+        """Whether rows may seek, and others be found."""
+        seeks = True if self.seekers is None else self.seekers[seeker]
+        return seeks if self.pool is None else seeks & self.pool[other]
+
 
 @dataclass(frozen=True, eq=False)
 class Picks:

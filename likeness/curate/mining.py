@@ -154,43 +154,35 @@ class Search:
                 self._reduce(found, i[part], j[part], near[part])
 
     def _reduce(self, found: Found, i: np.ndarray, j: np.ndarray, near: np.ndarray) -> None:
-        """Let pairs of rows with approximate cosines compete, in both directions."""
+        """Let pairs of rows with approximate cosines compete, in both directions; those that may win are compared exactly."""
         found.hits += len(i)
         radius = self.codes.radius(self.codes.errors[i], self.codes.errors[j])
+        lowest, highest = near - radius, near + radius
+        contests = []
+        open_ends = np.zeros(len(i), bool)
         for band, best in zip(self.bands, found.best, strict=True):
-            maybe = (near + radius >= band.low) & (near - radius <= band.high)
-            surely = (near - radius >= band.low) & (near + radius < band.high)
+            maybe = (highest >= band.low) & (lowest <= band.high)
+            surely = (lowest >= band.low) & (highest < band.high)
             for seeker, other in ((i, j), (j, i)):
-                take = maybe if band.seekers is None else maybe & band.seekers[seeker]
-                take = take if band.pool is None else take & band.pool[other]
-                self._compete(found, band, best, *(a[take] for a in (seeker, other, near, radius, surely)))
-
-    def _compete(
-        self,
-        found: Found,
-        band: Band,
-        best: Best,
-        seeker: np.ndarray,
-        other: np.ndarray,
-        near: np.ndarray,
-        radius: np.ndarray,
-        surely: np.ndarray,
-    ) -> None:
-        """Let pairs compete in one band; only those that may win are compared exactly."""
-        tie = _mixed(self.seeker_hash[seeker] ^ self.found_hash[other])
-        if band.pick == "random":
-            # Inside for certain: the hash alone decides. It spares comparing where a person has thousands of clips.
-            best.offer(seeker[surely], np.zeros(surely.sum()), tie[surely], other[surely])
-            may_win = ~surely & ((best.index[seeker] < 0) | (tie < best.tie[seeker]))
-        else:
-            np.minimum.at(best.limit, seeker[surely], (near + radius)[surely])
-            may_win = near - radius <= best.limit[seeker]
-        seeker, other, tie = seeker[may_win], other[may_win], tie[may_win]
-        found.compared += len(seeker)
-        cosine = cosines(self.vectors, self.norms, seeker, other)
-        inside = band.holds(cosine)
-        score = np.zeros(len(cosine)) if band.pick == "random" else cosine
-        best.offer(seeker[inside], score[inside], tie[inside], other[inside])
+                pairs = np.flatnonzero(maybe & band.concerns(seeker, other))
+                rows, others, certain = seeker[pairs], other[pairs], surely[pairs]
+                tie = _mixed(self.seeker_hash[rows] ^ self.found_hash[others])
+                if band.pick == "random":
+                    # Inside for certain: the hash alone decides. It spares comparing where a person has thousands of clips.
+                    best.offer(rows[certain], np.zeros(certain.sum()), tie[certain], others[certain])
+                    left = ~certain & ((best.index[rows] < 0) | (tie < best.tie[rows]))
+                else:
+                    np.minimum.at(best.limit, rows[certain], highest[pairs[certain]])
+                    left = lowest[pairs] <= best.limit[rows]
+                open_ends[pairs[left]] = True
+                contests.append((band, best, rows[left], tie[left], others[left], pairs[left]))
+        cosine = np.full(len(i), np.nan)
+        cosine[open_ends] = cosines(self.vectors, self.norms, i[open_ends], j[open_ends])
+        found.compared += int(open_ends.sum())
+        for band, best, rows, tie, others, pairs in contests:
+            inside = band.holds(cosine[pairs])
+            score = cosine[pairs[inside]] if band.pick == "smallest" else np.zeros(inside.sum())
+            best.offer(rows[inside], score, tie[inside], others[inside])
 
     def picks(self, found: Found) -> list[Picks]:
         """The result, with exact cosines."""
