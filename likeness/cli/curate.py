@@ -77,7 +77,7 @@ def run(
 
     runner = _runner(ray, ray_address)
     with Bar("looking for shots" if shots else "listing", quiet=quiet) as listing:
-        sources = read_sources(inputs, shots=shots, progress=listing.update)
+        sources = read_sources(inputs, shots=shots, workers=workers or _cores(), progress=listing.update)
     try:
         with FunnelBar("curating", quiet=quiet) as bar:
             summary = run_curation(
