@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from planted import Writer, flipped, ten_bit, turned, variable_rate, video
 
 from likeness.curate.decode import (
@@ -141,6 +142,24 @@ def test_rates_turns_and_depths(write: Writer, frames, tmp_path) -> None:
     if write is turned:
         assert {sample.rotation for sample in samples} == {90}
         assert np.abs(samples[0].picture.astype(float) - frames[0]).mean() < 30, "it stands upright"
+
+
+def test_pixels_become_square(frames, tmp_path) -> None:
+    """As DVDs have them: stored 64 px wide, shown 128."""
+    import av
+
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=RATE, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for pixels in frames[:8]:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode(None))
+    _, samples = sampled(path)
+    assert samples[0].picture.shape == (48, 128, 3)
+    wide = np.asarray(Image.fromarray(frames[0]).resize((128, 48), Image.Resampling.BILINEAR), float)
+    assert np.abs(samples[0].picture - wide).mean() < 12
 
 
 def test_a_frame_stands_until_the_next(frames, tmp_path) -> None:
