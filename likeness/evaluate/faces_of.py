@@ -24,6 +24,12 @@ from likeness.types import Face
 DET_SIZE = 320  # px
 DET_THRESHOLD = 0.5
 
+# SHA-256 of buffalo_l's detector (det_10g.onnx) and recogniser (w600k_r50.onnx), which ConsisID measures with.
+_BUFFALO_L = (
+    "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91",
+    "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class SeenFace:
@@ -60,9 +66,12 @@ class FaceAnalyser:
 
     Attributes:
         weights: 16 hex digits over the detector's and the recogniser's file.
+        official_detector, official: whether these are the published bytes of buffalo_l's detector, and of both.
     """
 
-    def __init__(self, pack: FacePack, weights: str) -> None:
+    def __init__(
+        self, pack: FacePack, weights: str, *, official_detector: bool = False, official: bool = False
+    ) -> None:
         if pack.recognizer is None:
             raise CheckpointError(
                 f"The face models in {pack.folder} have no recogniser, and identity is what is to be measured. Name a "
@@ -70,7 +79,7 @@ class FaceAnalyser:
             )
         # The sessions are shared; size and threshold are the protocol's, whatever pack.json says.
         self.pack = replace(pack, det_size=DET_SIZE, det_threshold=DET_THRESHOLD)
-        self.weights = weights
+        self.weights, self.official_detector, self.official = weights, official_detector, official
         self._frames: WeakKeyDictionary[Sample, dict[int, tuple[SeenFace, ...]]] = WeakKeyDictionary()
         self._references: WeakKeyDictionary[Sample, tuple[SeenFace | None, ...]] = WeakKeyDictionary()
 
@@ -83,8 +92,13 @@ class FaceAnalyser:
         """
         pack = FacePack.load(folder)
         files = [Path(str(model.model_file)) for model in (pack.detector, pack.recognizer) if model is not None]
-        digests = " ".join(sha256_file(file) for file in files)
-        return cls(pack, sha256_bytes(digests.encode())[:16])
+        digests = [sha256_file(file) for file in files]
+        return cls(
+            pack,
+            sha256_bytes(" ".join(digests).encode())[:16],
+            official_detector=digests[0] == _BUFFALO_L[0],
+            official=tuple(digests) == _BUFFALO_L,
+        )
 
     def look(self, picture: np.ndarray) -> tuple[SeenFace, ...]:
         """The faces of a picture ``uint8 [H, W, 3]`` RGB, the largest first."""

@@ -7,6 +7,8 @@ Both protocols look at the same 16 frames and the largest face of each:
   in 16 frames can score 0.9, and the clipping raises the mean of strangers above 0.
 - ``strict``: the mean of ``cos`` over all frames; a frame without a face counts 0, nothing is clipped.
 
+With other networks than ConsisID's, told by their bytes, the first is called ``consisid-unverified``.
+
 Several photographs of one person: the mean over the photographs, and ``_best``, which takes the best photograph in each
 frame. Rows of several people belong to :mod:`likeness.evaluate.people`.
 """
@@ -67,9 +69,9 @@ def similarities(
     return table
 
 
-def mean_similarity(cosines: np.ndarray, protocol: Rule) -> float:
+def mean_similarity(cosines: np.ndarray, rule: Rule) -> float:
     """One number for ``cosines [K]``, nan where a frame has no face."""
-    if protocol == "strict":
+    if rule == "strict":
         return float(np.nan_to_num(cosines).mean())
     seen = cosines[~np.isnan(cosines)]
     return float(np.maximum(seen, 0).mean()) if len(seen) else 0.0
@@ -82,15 +84,22 @@ class FaceSim:
     Attributes:
         name: "facesim_arc" or "facesim_cur".
         value: the name of its value; the same under both protocols.
+        is_official: whether detector and recogniser are ConsisID's.
     """
 
     name: str
     value: str
-    protocol: Rule
+    rule: Rule
     weights: str
     analyser: FaceAnalyser
     embed: Embed
+    is_official: bool = False
     needs_reference: bool = True
+
+    @property
+    def protocol(self) -> str:
+        """The rule; ConsisID's own name stands for its networks alone."""
+        return self.rule if self.is_official or self.rule == "strict" else f"{self.rule}-unverified"
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -114,11 +123,11 @@ class FaceSim:
         references = [seen for seen in found if seen is not None]
         table = similarities(self.analyser, self.embed, sample, references, self.indices(sample.num_frames, sample.fps))
         values = {
-            self.value: float(np.mean([mean_similarity(row, self.protocol) for row in table])),
+            self.value: float(np.mean([mean_similarity(row, self.rule) for row in table])),
             "coverage": float((~np.isnan(table[0])).mean()),
         }
         if len(references) > 1:
-            values[f"{self.value}_best"] = mean_similarity(table.max(axis=0), self.protocol)
+            values[f"{self.value}_best"] = mean_similarity(table.max(axis=0), self.rule)
         without = len(found) - len(references)
         reason = f"{without} of {len(found)} photographs left out: no face is found in them" if without else ""
         return Result(values=values, curves={self.value: optional(table.mean(axis=0))}, reason=reason)
@@ -139,9 +148,9 @@ def facesim_arc_strict(backends: Backends) -> FaceSim:
     return _arc(backends, "facesim_arc_strict", "strict")
 
 
-def _arc(backends: Backends, name: str, protocol: Rule) -> FaceSim:
+def _arc(backends: Backends, name: str, rule: Rule) -> FaceSim:
     analyser = face_analyser(backends)
-    return FaceSim(name, "facesim_arc", protocol, analyser.weights, analyser, arcface)
+    return FaceSim(name, "facesim_arc", rule, analyser.weights, analyser, arcface, analyser.official)
 
 
 def facesim_cur(backends: Backends) -> FaceSim:
@@ -154,11 +163,12 @@ def facesim_cur_strict(backends: Backends) -> FaceSim:
     return _cur(backends, "facesim_cur_strict", "strict")
 
 
-def _cur(backends: Backends, name: str, protocol: Rule) -> FaceSim:
+def _cur(backends: Backends, name: str, rule: Rule) -> FaceSim:
     analyser = face_analyser(backends)
     embed = _curricular_once(backends.need("curricular").resolve(), backends.device)
     weights = sha256_bytes(f"{analyser.weights} {embed.network.weights}".encode())[:16]
-    return FaceSim(name, "facesim_cur", protocol, weights, analyser, embed)
+    is_official = analyser.official_detector and embed.network.official
+    return FaceSim(name, "facesim_cur", rule, weights, analyser, embed, is_official)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,8 @@ CLIP-Score (papers: ST-DRC, section 4.1, after ConsisID): 100 times the cosine o
 16 frames, the mean over the frames. ConsisID multiplies by the model's own temperature, which is 100 in the published
 weights of openai/clip-vit-base-patch32.
 
-- ``consisid-bgr``: red and blue exchanged, as the official script feeds the frames; what published numbers are.
+- ``consisid-bgr``: red and blue exchanged, as the official script feeds the frames; what published numbers are. With other
+  weights than those, told by their bytes, it is called ``consisid-bgr-unverified``.
 - ``corrected``: the frames as they are.
 """
 
@@ -64,10 +65,16 @@ class ClipScore:
     """CLIP-Score under one protocol; see the module."""
 
     name: str
-    protocol: Order
+    order: Order
     weights: str
     shared: FrameClip
     needs_reference: bool = False
+
+    @property
+    def protocol(self) -> str:
+        """The order of colours; ConsisID's own name stands for its weights alone."""
+        is_official = self.shared.clip.official == "ViT-B/32"
+        return self.order if is_official or self.order == "corrected" else f"{self.order}-unverified"
 
     @property
     def directions(self) -> Mapping[str, Direction]:
@@ -86,7 +93,7 @@ class ClipScore:
         if not sample.item.prompt.strip():
             return Result(values={"clip_score": None}, reason="the row has no prompt")
         indices = self.indices(sample.num_frames, sample.fps)
-        if self.protocol == "corrected":
+        if self.order == "corrected":
             seen = self.shared.frames(sample, indices)
         else:
             seen = self.shared.clip.images(np.ascontiguousarray(sample.take(indices)[..., ::-1]))

@@ -227,6 +227,13 @@ def test_backends_are_asked_for_by_name(tmp_path: Path) -> None:
     assert len(face_analyser(Backends(faces=PACK)).weights) == 16
 
 
+def test_published_names_are_for_published_networks() -> None:
+    """The drawn people's recogniser is not buffalo_l, and what it gives is not ConsisID's number."""
+    backends, shared = Backends(faces=PACK), analyser()
+    assert facesim_arc(backends).protocol == "consisid-unverified" and facesim_arc_strict(backends).protocol == "strict"
+    assert FaceSim("facesim_arc", "facesim_arc", "consisid", "", shared, arcface, True).protocol == "consisid"
+
+
 def test_a_pack_without_a_recogniser_is_refused() -> None:
     pack = FacePack.load(PACK)
     with pytest.raises(CheckpointError, match="no recogniser"):

@@ -17,7 +17,7 @@ from likeness.evaluate.types import BackendAbsent, Backends
 class ColourClip:
     """Sees the colour of the middle of a picture; a prompt is the name of a colour."""
 
-    tokenizer, weights = object(), "colour"
+    tokenizer, weights, official = object(), "colour", "ViT-B/32"
 
     def __init__(self) -> None:
         self.pictures_seen = 0
@@ -96,9 +96,10 @@ def test_backends_are_asked_for_by_name(folder: Path) -> None:
     assert frame_clip(Backends(clip=str(folder))) is frame_clip(Backends(clip=str(folder)))
     two = clip_score(Backends(clip=str(folder))), clip_score_corrected(Backends(clip=str(folder)))
     assert [(metric.name, metric.protocol) for metric in two] == [
-        ("clip_score", "consisid-bgr"),
+        ("clip_score", "consisid-bgr-unverified"),  # not OpenAI's weights
         ("clip_score_corrected", "corrected"),
     ]
+    assert ClipScore("clip_score", "consisid-bgr", "", FrameClip(ColourClip())).protocol == "consisid-bgr"  # type: ignore[arg-type]
     assert two[0].weights == two[1].weights and len(two[0].weights) == 16
 
 
