@@ -176,7 +176,7 @@ class MotionSmoothness:
             return _too_small(self.name, "AMT", MIN_SIDE_PX, height, width)
         if len(pictures) < 3:
             reason = f"no frame lies between two others: the video has {len(pictures)}, and 3 are needed"
-            return Result(values={self.name: None}, status="failed", reason=reason)
+            return Result(values={self.name: None}, reason=reason)
         curve = []
         for left in range(0, len(pictures) - 2, 2):
             foretold = self.amt.between(pictures[left], pictures[left + 2]).astype(np.int16)
@@ -322,8 +322,5 @@ def _batches(sample: Sample) -> list[np.ndarray]:
 
 
 def _too_small(name: str, network: str, least: int, height: int, width: int) -> Result:
-    return Result(
-        values={name: None},
-        status="failed",
-        reason=f"{network} needs frames of at least {least} px a side; these have {width} x {height}",
-    )
+    reason = f"{network} needs frames of at least {least} px a side; these have {width} x {height}"
+    return Result(values={name: None}, reason=reason)
