@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 from likeness.curate.config import CurationConfig, Measuring
-from likeness.curate.face_table import read_faces
 from likeness.curate.local import run_local
 from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_rows, write_table
 from likeness.curate.rules import decide
@@ -230,10 +229,9 @@ def _finish(
     if "faces" in stale:
         write_faces(dataset, current, clips)
     if "pairs" in stale:
-        from likeness.curate.pairs import build_pairs, write_pairs  # with torch, which takes seconds
+        from likeness.curate.pairs import pair_dataset  # with torch, which takes seconds
 
-        config = dataset.config.pairing
-        write_pairs(folder, build_pairs(read_faces(folder), config, workers=workers, on_progress=pairing))
+        pair_dataset(folder, dataset.config.pairing, workers=workers, on_progress=pairing)
     replace(dataset, made=made).write_config()
     rows = {path.stem: num_rows(path) for paths in tables.values() for path in paths}
     return Summary(
