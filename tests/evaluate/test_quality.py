@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 from likeness.errors import CheckpointError
 from likeness.evaluate import quality
 from likeness.evaluate.networks import amt as amt_module
+from likeness.evaluate.networks import clip as clip_module
 from likeness.evaluate.networks import musiq as musiq_module
 from likeness.evaluate.networks import raft as raft_module
 from likeness.evaluate.networks.amt import AmtNetwork
@@ -32,6 +34,7 @@ from likeness.evaluate.quality import (
     vbench,
 )
 from likeness.evaluate.types import BackendAbsent, Backends
+from likeness.media import sha256_file
 
 
 def video(num_frames: int, height: int = 128, width: int = 160) -> list[np.ndarray]:
@@ -273,6 +276,19 @@ def test_an_absent_backend_is_named(build, lacking: str) -> None:
 def test_the_aesthetic_head_needs_its_clip(backends: Backends) -> None:
     with pytest.raises(BackendAbsent, match="--clip-large"):
         quality.aesthetic_quality(Backends(aesthetic=backends.aesthetic))
+
+
+def test_published_bytes_give_vbenchs_protocol(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small files stand for the published ones: it is their bytes that count."""
+    digest = sha256_file(Path(str(backends.clip_large)) / "model.safetensors")
+    head = replace(quality.AESTHETIC, published=sha256_file(Path(str(backends.aesthetic))))
+    monkeypatch.setattr(quality, "AESTHETIC", head)
+    assert quality.aesthetic_quality(backends).protocol == "vbench-unverified"  # the head alone
+    monkeypatch.setitem(clip_module._PUBLISHED, digest, "ViT-L/14")
+    assert quality.aesthetic_quality(backends).protocol == "vbench"
+    monkeypatch.setitem(clip_module._PUBLISHED, digest, "ViT-B/32")
+    with pytest.raises(CheckpointError, match="is CLIP ViT-B/32; --clip-large wants ViT-L/14"):
+        quality.aesthetic_quality(backends)
 
 
 def test_weights_of_the_wrong_model(backends: Backends, tmp_path: Path) -> None:
