@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from stub_workers import Stub, clips, run_here
 
 from likeness.curate import leaks as module
 from likeness.curate.benchmark import Benchmark, identity_of, read_benchmark
@@ -18,7 +19,7 @@ from likeness.curate.face_table import FaceTable, read_faces
 from likeness.curate.leak_check import PER_SHEET, check_leaks
 from likeness.curate.leaks import Leaks, find_leaks, leaked_clips
 from likeness.curate.record import Dataset
-from likeness.curate.run import model_hashes
+from likeness.curate.run import curate, decide_again, model_hashes
 from likeness.errors import CheckpointError, UserError
 from likeness.faces import faces_folder
 from likeness.faces.align import arcface_template, estimate_similarity, warp
@@ -176,12 +177,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory, pack: FacePack) -> Path:
             folder / crops[-1], warp(picture, estimate_similarity(face.keypoints, arcface_template(448)), 448)
         )
     count = len(crops)
-    clips = {
+    table = {
         "key": [f"{row:016x}" for row in range(count)],
         "path": [f"{row}.mp4" for row in range(count)],
         "width": [640] * count,
     }
-    pq.write_table(pa.table(clips), folder / "clips.parquet")
+    pq.write_table(pa.table(table), folder / "clips.parquet")
     faces = {
         "clip": np.arange(count), "track": np.zeros(count, np.int16), "number": np.zeros(count, np.int16),
         "mean_x": np.full(count, 0.5), "box": pa.array([[300.0, 0.0, 340.0, 40.0]] * count, pa.list_(pa.float32(), 4)),
@@ -235,6 +236,23 @@ def test_taking_clips_out_of_the_training_data_makes_the_pairs_anew(dataset: Pat
     rows = pq.read_table(summary.table).to_pylist()
     assert [row["dropped"] for row in rows] == [False] * 4 + [True] * 2
     assert check_leaks(dataset, benchmark).pairs["pretraining"] == 4, "and back"
+
+
+def test_clips_that_were_taken_out_stay_out_of_later_pairs(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "detector.onnx").write_bytes(b"a detector")
+    folder = tmp_path / "set"
+    curate(clips(4), folder, faces=tmp_path / "pack", make=Stub(str(tmp_path)), runner=run_here)
+
+    def paired() -> set[int]:
+        return set(pq.read_table(folder / "pairs" / "pretraining.parquet").column("clip").to_pylist())
+
+    before, keys = paired(), pq.read_table(folder / "clips.parquet").column("key").to_pylist()
+    assert {1, 2} <= before
+    taken_out = {"side": ["training", "benchmark"], "key": [keys[1], keys[2]], "dropped": [True, True]}
+    pq.write_table(pa.table(taken_out), folder / "leaks.parquet")
+    decide_again(folder, ["pairing.seed=5"])
+    assert paired() == before - {1}
 
 
 def test_sheets_of_an_earlier_check_are_removed(
