@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,10 @@ class MadeUp:
     """Makes workers that sleep as long as a clip would take, and then invent its measures."""
 
     work_s: float = 0.0
+    imports: ClassVar[tuple[str, ...]] = (
+        "likeness.curate.face_table",
+        "likeness.curate.run",
+    )  # all that this file needs
 
     def __call__(self) -> Worker:
         return partial(_measure, self.work_s)
@@ -123,9 +128,9 @@ def poison(runner, name: str, num: int, work_s: float, workers: int, deadline_s:
     """Seconds with and without poison, less the deadlines that had to pass."""
     kinds = ("raise", "crash", "hang")
     clean = [ClipSource(path=f"/clips/{i}.mp4") for i in range(num)]
-    mixed = [
-        ClipSource(path=f"/clips/{i}-{kinds[i // 100 % 3]}.mp4") if i % 100 == 99 else clean[i] for i in range(num)
-    ]
+    # None among the last, where a deadline passes with nothing else to do and is no longer shared.
+    poisoned = {i: kinds[i // 95 % 3] for i in range(94, num * 19 // 20, 95)}
+    mixed = [ClipSource(path=f"/clips/{i}-{poisoned[i]}.mp4") if i in poisoned else clean[i] for i in range(num)]
     seconds, counts = {}, {}
     for label, sources in (("clean", clean), ("poisoned", mixed)):
         before = _cpu_s()
