@@ -46,6 +46,10 @@ def compare(
     if page is not None:
         write_comparison(comparison, reports, page)
     _print_table(comparison)
+    for report, name in zip(reports, comparison.names, strict=True):
+        if report.num_unmeasured:
+            told = f"{name} has not measured {report.num_unmeasured} of {len(report.items)} videos; `likeness evaluate` goes on"
+            print_line("incomplete", told)
     if comparison.num_unshared:
         print_line("left out", f"{comparison.num_unshared} rows that are not in every run")
     for metric, having in comparison.left_out.items():

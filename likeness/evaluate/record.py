@@ -206,6 +206,12 @@ class Report:
         """The folder's own name, which a table calls the run by."""
         return self.folder.resolve().name
 
+    @property
+    def num_unmeasured(self) -> int:
+        """Items that some metric of the report has no row for: the evaluation was stopped, or had other items before."""
+        known = {(row.id, row.metric) for row in self.rows}
+        return sum(any((id, metric) not in known for metric in self.directions) for id in self.items)
+
 
 def write_run(folder: Path, items: Sequence[Item], metrics: Sequence[Metric], absent: Mapping[str, str]) -> None:
     """Write ``run.json``. Metrics that an earlier evaluation into the same folder had are kept."""

@@ -173,6 +173,7 @@ def test_compare_prints_pairs_and_writes_them(evaluate, tmp_path):
     assert line.split() == ["brightness", "own", "level", "↑", "0.5000", "0.7500", "0.2500", "[0.2500,", "0.2500]", "*",
                             "100%", "[100%,", "100%]", "5"]  # fmt: skip
     assert result.stderr.splitlines() == [
+        "incomplete: after has not measured 6 of 6 videos; `likeness evaluate` goes on",
         "left out: 2 rows that are not in every run",
         "left out: light, which only after has",
     ]
