@@ -14,7 +14,7 @@ from typing import Protocol, get_args
 from likeness.curate.config import CurationConfig, Measuring
 from likeness.curate.local import run_local
 from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_rows, write_table
-from likeness.curate.rules import decide
+from likeness.curate.rules import RULES, decide
 from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.tables import FileState, sources_table
 from likeness.curate.types import ClipSource, PairKind
@@ -115,7 +115,8 @@ def curate(
         spec = WorkerSpec(config=config.to_dict(), faces=faces, dataset=str(folder))
         run = partial(runner, make=make or spec, workers=workers, deadline_s=deadline_s)
         if todo:
-            _measure(dataset, todo, states, run, len(clips), progress)
+            funnel = Counter({"from before": len(good), RULES[0].reason: len(clips) - len(good) - len(todo)})
+            _measure(dataset, todo, states, run, funnel, progress)
             current = dataset.current()
         summary = _finish(dataset, current, workers, pairing, measured=len(todo), reused=len(good))
     if len(clips) != summary.counts.clips or len(clips) != sum(summary.counts.statuses.values()):
@@ -177,11 +178,12 @@ def _state(path: str) -> FileState:
 
 def _measure(
     dataset: Dataset, todo: list[ClipSource], states: Mapping[str, FileState],
-    run: Callable[[list[ClipSource]], Outcomes], total: int, progress: Progress,
+    run: Callable[[list[ClipSource]], Outcomes], funnel: Counter[str], progress: Progress,
 ) -> None:  # fmt: skip
-    """Measure clips and keep what comes of them, in shards."""
-    done = before = total - len(todo)
-    funnel: Counter[str] = Counter({"from before": before} if before else {})
+    """Measure clips and keep what comes of them, in shards. ``funnel`` counts the clips that need no measuring."""
+    funnel = +funnel  # without zeros
+    done = before = funnel.total()
+    total = before + len(todo)
     writer = ShardWriter(dataset)
     progress(done, total, funnel)
     with stop_signals() as asked, closing(run(todo)) as outcomes:
