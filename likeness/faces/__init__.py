@@ -25,8 +25,10 @@ from likeness.faces.pack import FacePack
 from likeness.faces.parse import FaceParser
 
 FACES_VARIABLE = "LIKENESS_FACES"
+DRAWN_FACES = Path(__file__).parents[1] / "world" / "weights" / "faces"  # the package's own, for drawn people
 
 __all__ = [
+    "DRAWN_FACES",
     "FACES_VARIABLE",
     "FacePack",
     "FaceParser",
@@ -79,7 +81,7 @@ def faces_folder(folder: str | Path | None = None) -> Path:
         return Path(folder)
     if given := os.environ.get(FACES_VARIABLE):
         return Path(given)
-    return Path(__file__).parents[1] / "world" / "weights" / "faces"
+    return DRAWN_FACES
 
 
 def load_faces(folder: str | Path | None = None, *, device: str = "cpu", threads: int | None = None) -> FaceTools:
