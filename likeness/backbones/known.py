@@ -62,6 +62,18 @@ MODELS: dict[str, KnownModel] = {
         licence="Apache-2.0",
         methods=("concat-id",),
     ),
+    "tiny-st-drc": KnownModel(
+        "drawn people by ST-DRC; its VAE and text encoder are tiny's",
+        folder=_WORLD_WEIGHTS / "tiny-st-drc",
+        licence="Apache-2.0",
+        methods=("st-drc",),
+    ),
+    "tiny-two": KnownModel(
+        "two drawn people in a video; a LoRA of tiny",
+        folder=_WORLD_WEIGHTS / "tiny-two",
+        licence="Apache-2.0",
+        methods=("concat-id",),
+    ),
     "wan2.1-1.3b": KnownModel(
         "Wan 2.1 text-to-video: a base to train on",
         repo="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",

@@ -17,7 +17,7 @@ from likeness.pipeline import LikenessPipeline
 from likeness.recipes.measure import embed_video
 from likeness.sheet import contact_sheet, grid
 from likeness.types import Video
-from likeness.world import EXPRESSIONS, TURNS, VALIDATION_PEOPLE, clip_of, draw, photo_of, prompt_for
+from likeness.world import EXPRESSIONS, TURNS, VALIDATION_PEOPLE, caption_of, clip_of, draw, photo_of, prompt_for
 from likeness.world.folder import draw_photograph
 
 _FIRST = VALIDATION_PEOPLE.start + 70_000
@@ -55,6 +55,23 @@ def people(pipeline: LikenessPipeline, faces: FaceTools, count: int = 12) -> np.
         pictures += [photograph, *frames[list(_FRAMES)]]
         labels += [f"photograph\nsimilarity {similarity:.2f}", *("" for _ in _FRAMES)]
     return grid(pictures, columns=2 * (1 + len(_FRAMES)), labels=labels)
+
+
+def two(pipeline: LikenessPipeline, faces: FaceTools, count: int = 6) -> np.ndarray:
+    """Photographs of two people, and frames of the video made from them, first in this order and then with the references exchanged."""
+    pictures, labels = [], []
+    for index in range(count):
+        pair = (_FIRST + 20 + 2 * index, _FIRST + 21 + 2 * index)
+        photographs = [draw_photograph(person) for person in pair]
+        size = pipeline.config.default_height, pipeline.config.default_width
+        references = [faces.reference(photograph, *size) for photograph in photographs]
+        pictures += photographs
+        labels += ["first", "second"]
+        for order, label in ((references, "as here"), (references[::-1], "exchanged")):
+            output = pipeline(caption_of(clip_of(pair, 0)), order, generator=torch.Generator().manual_seed(index))
+            pictures += [np.rint(frame * 255).astype(np.uint8) for frame in output.frames[0][[4, 12]]]
+            labels += [label, ""]
+    return grid(pictures, columns=6, labels=labels)
 
 
 def video_of(pipeline: LikenessPipeline, prompt: str, reference, seed: int) -> np.ndarray:
@@ -109,6 +126,9 @@ def main() -> None:
     pipeline.set_progress_bar_config(disable=True)
     write_picture(arguments.output / "people.png", people(pipeline, faces))
     write_picture(arguments.output / "demo.png", demo(pipeline, faces))
+    of_two = LikenessPipeline.from_pretrained("tiny-two")
+    of_two.set_progress_bar_config(disable=True)
+    write_picture(arguments.output / "two.png", two(of_two, faces))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_a_lora_that_does_not_fit_is_named(base) -> None:
         with pytest.raises(CheckpointError, match=message):
             load_backbone(folder)
     save_file({"transformer.blocks.0.attn1.to_q.alpha": torch.ones(1)}, folder / LORA_FILE)
-    with pytest.raises(CheckpointError, match="to_q.alpha"):
+    with pytest.raises(CheckpointError, match=r"to_q\.alpha"):
         load_backbone(folder)
     save_file(pair, folder / LORA_FILE, metadata={"lora_adapter_metadata": "{}"})
     with pytest.raises(CheckpointError, match="load_lora_weights"):
