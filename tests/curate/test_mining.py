@@ -258,3 +258,13 @@ def test_an_error_in_a_thread_is_raised(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Best, "offer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         mine(people(300), np.arange(300), [CROSS], workers=2, block=32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same_pairs() -> None:
+    vectors, groups = people(5000, width=512), np.arange(5000)
+    bands = [CROSS, TRADE_OFF]
+    expected = mine(vectors, groups, bands, device="cpu")
+    for prefilter in ("int8", "bfloat16", "float32"):
+        assert same(mine(vectors, groups, bands, device="cuda", prefilter=prefilter, block=2048), expected)
