@@ -162,21 +162,20 @@ def _needed(path: Path | None, noun: str, option: str) -> Path:
 
 def _faces(given: str | None, *, is_own: bool, quiet: bool) -> Path | None:
     """The face models. For other people's benchmarks none are taken by default: the package's own know drawn people only."""
-    from likeness.faces import FACES_VARIABLE, faces_folder
+    from likeness.faces import DRAWN_FACES, FACES_VARIABLE
 
-    if given is not None and given != DRAWN:
-        return Path(given)
-    from_environment = os.environ.get(FACES_VARIABLE) if given is None else None
-    if from_environment:
+    if given is not None:
+        return DRAWN_FACES if given == DRAWN else Path(given)
+    if from_environment := os.environ.get(FACES_VARIABLE):
         return Path(from_environment)
-    if given is None and not is_own:
+    if not is_own:
         return None
-    if given is None and not quiet:
+    if not quiet:
         print_line(
             "note",
             "faces are compared by the models that come with the package, which know drawn people only; --faces names others",
         )
-    return faces_folder()
+    return DRAWN_FACES
 
 
 def _run(

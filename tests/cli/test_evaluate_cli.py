@@ -12,9 +12,11 @@ from evaluation_parts import Brightness, grey_clip, made_up_report, row
 from typer.testing import CliRunner
 
 from likeness.cli import app
+from likeness.cli.evaluate import _faces
 from likeness.evaluate.metrics import METRICS
 from likeness.evaluate.record import read_rows
 from likeness.evaluate.types import BackendAbsent
+from likeness.faces import DRAWN_FACES
 
 
 def _absent(backends):
@@ -195,6 +197,21 @@ def test_compare_refuses_to_mix(evaluate, tmp_path, others, words):
     result = evaluate(tmp_path / "before", tmp_path / "after", command="compare")
     assert (result.exit_code, result.stdout) == (2, "")
     assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_which_face_models_are_taken(monkeypatch, tmp_path, capsys):
+    """The package's own, which know drawn people only, are taken in silence for nobody."""
+    assert _faces(str(tmp_path), is_own=False, quiet=False) == tmp_path
+    assert _faces("drawn", is_own=False, quiet=False) == DRAWN_FACES
+    assert _faces(None, is_own=False, quiet=False) is None
+    assert capsys.readouterr().err == ""
+    assert _faces(None, is_own=True, quiet=False) == DRAWN_FACES
+    assert "know drawn people only" in capsys.readouterr().err
+    monkeypatch.setenv("LIKENESS_FACES", str(tmp_path))
+    assert _faces(None, is_own=False, quiet=False) == tmp_path
+    assert _faces(None, is_own=True, quiet=False) == tmp_path
+    assert _faces("drawn", is_own=True, quiet=False) == DRAWN_FACES
+    assert capsys.readouterr().err == ""
 
 
 def test_help_needs_neither_numpy_nor_torch():
