@@ -87,8 +87,8 @@ def test_loras_on_loras_ship_as_one(tmp_path) -> None:
         index = {"_class_name": "LikenessPipeline", "base": base, "default_fps": 8}
         (folder / "model_index.json").write_text(json.dumps(index))
         (folder / "method.json").write_text("{}")
-        data = {"pairs": ["/home/somebody/pairs/cross.json"], "store": "/home/somebody/store"}
-        (folder / "training.json").write_text(json.dumps({"model": "/home/somebody/runs/two1/model", "data": data}))
+        data = {"pairs": ["/data/somebody/pairs/cross.json"], "store": "/data/somebody/store"}
+        (folder / "training.json").write_text(json.dumps({"model": "/data/somebody/runs/two1/model", "data": data}))
     shipped = export(folders[1], tmp_path / "tiny-two", "tiny")
     tensors = load_file(shipped / LORA_FILE)
     merged = tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"]
