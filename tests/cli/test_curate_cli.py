@@ -121,6 +121,14 @@ def test_a_finished_run_measures_nothing_again_and_quiet_is_quiet(curate, tmp_pa
     assert contents(tmp_path / "set") == before
 
 
+def test_clips_that_need_no_measuring_are_told_by_their_reason(curate, tmp_path: Path) -> None:
+    (tmp_path / "clips" / "3.txt").write_text("A red car.")
+    first = curate().stderr
+    assert "curating: 1 of 6 clips; no person in caption 1\n" in first and "from before" not in first
+    (tmp_path / "clips" / "4.mp4").write_bytes(b"changed")
+    assert "curating: 5 of 6 clips; from before 4, no person in caption 1\n" in curate().stderr
+
+
 def test_limits_are_moved_without_measuring(curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curate()
     monkeypatch.setattr(WorkerSpec, "__call__", None)
