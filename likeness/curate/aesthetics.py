@@ -59,7 +59,7 @@ class Aesthetics:
             raise CheckpointError(f"There is no file {head} with an aesthetics head. Check measuring.aesthetics.")
         try:
             with _quiet():
-                model, report = CLIPVisionModelWithProjection.from_pretrained(
+                model, report = CLIPVisionModelWithProjection.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                     clip, dtype=torch.float32, local_files_only=True, output_loading_info=True
                 )
             processor = CLIPImageProcessorPil.from_pretrained(clip, local_files_only=True)
