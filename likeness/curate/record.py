@@ -282,12 +282,21 @@ def locked(folder: str | os.PathLike[str], *, make: bool = False) -> Iterator[Pa
                 f"Another run ({handle.read().strip() or 'just started'}) is writing to {folder}. Wait for it, stop it, or give "
                 "another folder."
             ) from None
+        handle.seek(0)
+        if handle.read():  # a run that came to its end would have taken its name away
+            _clear_halves(folder)
         handle.truncate(0)
         handle.write(f"process {os.getpid()} on {os.uname().nodename}")
         handle.flush()
-        for half in (*folder.glob(".*.tmp*"), *(folder / _SHARDS).glob(".*.tmp*")):
-            half.unlink(missing_ok=True)  # of a run that was killed
         yield folder
+        handle.truncate(0)
+
+
+def _clear_halves(folder: Path) -> None:
+    """Remove what a run that was killed left half written."""
+    for where in (".", _SHARDS, "pairs", "crops/*"):
+        for half in folder.glob(f"{where}/.*.tmp*"):
+            half.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pa.Table, *, compression: str = "zstd") -> None:

@@ -39,6 +39,7 @@ def check(sources: list[ClipSource], runner: Runner, folder: Path, workers: int,
         status = STATUS.get(Path(outcome.source.path).stem.partition("-")[2], "ok")
         attempts = 2 if status in ("crash", "timeout") else 1
         assert (outcome.status, outcome.attempts, counts[outcome.source.key]) == (status, attempts, attempts)
+        assert status != "timeout" or outcome.reason == f"no result within {deadline_s:g} s"
 
 
 def test_three_hundred_clips(tmp_path: Path) -> None:

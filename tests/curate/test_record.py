@@ -153,14 +153,17 @@ def test_a_record_whose_run_file_is_gone_goes_on(tmp_path: Path) -> None:
 
 
 def test_halves_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    with locked(tmp_path / "set", make=True) as folder:
+    with locked(tmp_path, make=True) as folder:
         dataset(folder)
-        (folder / "measures").mkdir()
-        halves = [folder / ".clips.1a2b3c4d.tmp.parquet", folder / "measures" / ".00000000.1a2b3c4d.tmp.parquet"]
-        for half in halves:
-            half.write_bytes(b"half")
-    with locked(tmp_path / "set"):
+    names = ["clips.parquet", "measures/00000000.parquet", "pairs/cross.parquet", "crops/ab/ab12_0_0.png"]
+    halves = [(folder / name).with_name(f".{Path(name).stem}.1a2b3c4d.tmp{Path(name).suffix}") for name in names]
+    for half in halves:
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"half")
+    (folder / ".lock").write_text("process 1 on another machine")
+    with locked(folder):
         assert not any(half.exists() for half in halves)
+    assert (folder / ".lock").read_text() == ""
 
 
 def test_a_folder_named_like_a_column_adds_none(tmp_path: Path) -> None:

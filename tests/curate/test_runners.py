@@ -17,8 +17,6 @@ from likeness.curate.types import ClipSource
 from likeness.curate.worker import Failure, attempt
 from likeness.errors import UserError
 
-DEADLINE_S = 2.0
-
 
 def _outcomes(sources: list[ClipSource], stub: Stub, *, workers: int = 2, deadline_s: float = 60.0) -> list[Outcome]:
     return [outcome for outcome in run_local(sources, stub, workers=workers, deadline_s=deadline_s) if outcome]
@@ -92,15 +90,14 @@ def test_every_clip_comes_out_once_whatever_dies(seed: int, num: int, workers: i
 
 
 def test_each_end_of_a_clip_has_its_status_and_costs_no_other(tmp_path: Path) -> None:
-    sources = [*clips(60, exit=20, segv=23, hang=29, broken=31, once=13), ClipSource(path="/clips/99-raise.mp4")]
-    outcomes = _outcomes(sources, Stub(str(tmp_path)), deadline_s=DEADLINE_S)
+    sources = [*clips(60, exit=20, segv=23, broken=31, once=13), ClipSource(path="/clips/99-raise.mp4")]
+    outcomes = _outcomes(sources, Stub(str(tmp_path)))
     assert sorted(o.source.path for o in outcomes) == sorted(source.path for source in sources)
     for outcome in outcomes:
         what = Path(outcome.source.path).stem.partition("-")[2]
         expected = {
             "exit": ("crash", "the process ended with exit code 3", 2),
             "segv": ("crash", "the process was ended by SIGSEGV", 2),
-            "hang": ("timeout", "no result within 2 s", 2),
             "raise": ("error", "unexpected ValueError", 1),
             "broken": ("error", "empty file", 1),
             "once": ("ok", "", 2),
