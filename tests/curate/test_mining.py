@@ -53,7 +53,8 @@ def all_cosines(vectors: np.ndarray) -> np.ndarray:
 def candidates(cosine: np.ndarray, groups: np.ndarray, band: Band) -> np.ndarray:
     """Which face may be given to which, ``bool [N, N]``."""
     above = cosine <= band.high if band.closed else cosine < band.high
-    return (cosine >= band.low) & above & (groups[:, None] != groups)
+    allowed = (cosine >= band.low) & above & (groups[:, None] != groups)
+    return allowed if band.seekers is None else allowed & band.seekers[:, None]
 
 
 def check(found: list[Picks], vectors: np.ndarray, groups: np.ndarray, bands: list[Band]) -> None:
@@ -158,13 +159,28 @@ def test_cosines_are_those_of_exact_sums() -> None:
     assert np.array_equal(one_by_one, swapped[:50])
 
 
+def test_the_least_similar_is_found_among_many_that_are_nearly_as_dissimilar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likeness.curate.mining.CHUNK_PAIRS", 50)  # so that much is pruned by what was found before
+    rng = np.random.default_rng(2)
+    directions = rng.standard_normal((600, 256))
+    directions[:, 0] = 0
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    cosine = 0.96 + 2e-4 * rng.uniform(-1, 1, (600, 1))  # to one centre; int8 is off by more than they differ
+    vectors = np.sqrt(1 - cosine**2) * directions
+    vectors[:, 0] = cosine[:, 0]
+    vectors = np.concatenate([np.eye(1, 256), vectors]).astype(np.float16)
+    band = Band(low=0.9, high=0.99, pick="smallest", seekers=np.arange(601) == 0)
+    for block in (64, 640):
+        check(mine(vectors, np.arange(601), [band], block=block), vectors, np.arange(601), [band])
+
+
 def test_seekers_and_pool() -> None:
     vectors, groups = people(600), np.arange(600)
     seekers, pool = np.arange(600) % 2 == 0, np.arange(600) % 3 == 0
     band = Band(low=0.7, high=0.9, pick="smallest", seekers=seekers, pool=pool)
     found = mine(vectors, groups, [band], block=64)[0]
     cosine = all_cosines(vectors)
-    allowed = candidates(cosine, groups, band) & seekers[:, None] & pool
+    allowed = candidates(cosine, groups, band) & pool
     assert 20 < allowed.any(1).sum() < 300
     assert np.array_equal(found.index >= 0, allowed.any(1))
     least = np.where(allowed, cosine, 2.0).min(1)
