@@ -6,6 +6,7 @@ The tables are read by whole columns; pictures are fetched for the few clips and
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -261,23 +262,29 @@ def _by_limit(tables: _Tables) -> list[Choice]:
 
 
 def _galleries(tables: _Tables, choices: Sequence[Choice], jpegs: dict[int, bytes]) -> tuple[Gallery, ...]:
+    """Galleries with what the rule of the title compares under each picture."""
     return tuple(
-        Gallery(title=title, note=note, pictures=tuple(_picture(tables, int(row), jpegs) for row in rows))
+        Gallery(
+            title=title,
+            note=note,
+            pictures=tuple(_picture(tables, int(row), jpegs, _measured(tables, title, int(row))) for row in rows),
+        )
         for title, note, rows in choices
     )
 
 
-def _picture(tables: _Tables, row: int, jpegs: dict[int, bytes]) -> Picture:
-    status, reason = tables.verdicts.status[row], tables.verdicts.reason[row]
-    lines = [] if status == "ok" else [_why(tables, row, reason)]
+def _picture(tables: _Tables, row: int, jpegs: dict[int, bytes], line: str) -> Picture:
+    status = tables.verdicts.status[row]
+    lines = [line] if line else []
     if caption := tables.captions[row]:
         lines.append(caption if len(caption) <= _LINE else caption[: _LINE - 1] + "…")
     return Picture(jpeg=jpegs.get(row, b""), name=_name(tables, row), status=status, lines=tuple(lines))
 
 
-def _why(tables: _Tables, row: int, reason: str) -> str:
-    value = tables.clips.column("value")[row].as_py()
-    return reason if value is None else f"{reason}: {number(value, _MEASURED[reason][1])}"
+def _measured(tables: _Tables, reason: str, row: int) -> str:
+    """What a rule compares, of one clip; empty where it does not apply."""
+    value = float(tables.verdicts.values[reason][row]) if reason in tables.verdicts.values else math.nan
+    return number(value, _MEASURED[reason][1]) if math.isfinite(value) else ""
 
 
 def _name(tables: _Tables, row: int) -> str:

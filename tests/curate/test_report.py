@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def test_every_clip_is_in_the_report(folder: Path) -> None:
     ):  # fmt: skip
         assert line in text, line
     assert "Clips without a caption: 30." in text
+    assert re.search(r"kept 000 & more\.mp4 10 % .*kept 006 & more\.mp4 10\.6 %", text), "next to the smallest area"
     assert (
         "samples with another number of people than most: at most 30 % (thresholds.max_other_count, section 4.2)"
         in text
