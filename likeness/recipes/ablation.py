@@ -147,7 +147,9 @@ def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], argume
             cells = [_cell(figures[row.run].get(name)) for name in names]
             lines.append(f"| {row.label} | {' | '.join(cells)} |")
         lines.append("")
-    base = "a model that knew references already" if arguments.start else "text to video, trained in three times as many"
+    base = (
+        "a model that knew references already" if arguments.start else "text to video, trained in three times as many"
+    )
     lines.append(
         f"{arguments.steps} steps of 96 pairs a row, a quarter of them for stage III, from {base}; seed "
         f"{arguments.seed}; {arguments.people} people, a prompt each; means with 95 % intervals over people."
@@ -174,7 +176,11 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
     parser.add_argument("--start", help="name or folder of a trained model, in place of a base trained here")
-    parser.add_argument("--second-recogniser", type=Path, help="folder of face models with another recogniser than that of the identity losses")
+    parser.add_argument(
+        "--second-recogniser",
+        type=Path,
+        help="folder of face models with another recogniser than that of the identity losses",
+    )
     parser.add_argument("--train-people", type=int, default=6000)
     parser.add_argument("--people", type=int, default=100, help="to measure on")
     parser.add_argument("--steps", type=int, default=500, help="of a row")
