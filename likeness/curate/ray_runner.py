@@ -144,7 +144,7 @@ def _check_reachable(address: str | None) -> None:
 
 def _import_ray() -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]  # an extra of its own
     except ImportError as error:
         raise UserError("Ray is not installed; it comes with the extra: pip install 'likeness[ray]'.") from error
     return ray
