@@ -93,6 +93,12 @@ def test_files_are_short():
     assert not long
 
 
+def test_modules_of_tests_have_names_of_their_own():
+    """pytest imports them by their file's name alone; two of a name end a whole run while it is collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize(
     "pattern", [MACHINE_PATHS, REGISTRY_HOSTS, LEFT_OPEN, OTHERS_FOLDERS], ids=["machine", "registry", "open", "folder"]
 )
