@@ -171,7 +171,7 @@ def test_names(saved, tmp_path, monkeypatch) -> None:
     assert resolve_model(saved) == saved
     assert resolve_model(str(saved)) == saved
     assert {"tiny", "wan2.1-1.3b", "wan2.1-14b"} <= set(MODELS)
-    with pytest.raises(UserError, match=r"'wan3'.*tiny, wan2.1-1.3b, wan2.1-14b"):
+    with pytest.raises(UserError, match=r"'wan3'.*tiny, tiny-st-drc, tiny-two, wan2\.1-1\.3b, wan2\.1-14b"):
         resolve_model("wan3")
 
 
