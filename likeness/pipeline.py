@@ -22,7 +22,7 @@ from torch import Tensor
 
 from likeness.backbones.base import Backbone
 from likeness.backbones.families import backbone_of
-from likeness.backbones.load import METHOD_FILE, load_backbone, load_method, read_index, resolve_model
+from likeness.backbones.load import METHOD_FILE, folders_of, load_backbone, load_method, read_index, resolve_model
 from likeness.backbones.lora import LoraMixin
 from likeness.backbones.step_cache import check_step_cache
 from likeness.errors import UserError
@@ -168,7 +168,7 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
         found = method or load_method(folder)
         # Whatever family it is of, its parts are attributes by their names.
         loaded: Any = load_backbone(folder, device, torch_dtype, vae_dtype=vae_dtype, method=found, shift=shift)
-        index = read_index(folder)
+        index = read_index(folders_of(folder))
         return cls(
             transformer=loaded.transformer,
             vae=loaded.vae,

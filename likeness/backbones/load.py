@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -86,25 +87,24 @@ def folders_of(folder: Path) -> list[Path]:
     return folders
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """A model's ``model_index.json``, completed by its base's."""
+def read_index(folders: Sequence[Path]) -> dict[str, Any]:
+    """The ``model_index.json`` of a model, completed by its base's; ``folders`` are those of :func:`folders_of`."""
     index: dict[str, Any] = {}
-    for path in reversed(folders_of(folder)):
+    for path in reversed(folders):
         index |= _read_json(path / "model_index.json")
     index.pop(BASE_KEY, None)
     return index
 
 
-def part_folder(folder: Path, part: str) -> Path:
+def part_folder(folders: Sequence[Path], part: str) -> Path:
     """Where a part of a model lies: in its folder or in that of its base. A part that is nowhere is looked for in the last."""
-    folders = folders_of(folder)
     return next((path / part for path in folders if (path / part).is_dir()), folders[-1] / part)
 
 
-def loras_of(folder: Path) -> list[Path]:
+def loras_of(folders: Sequence[Path]) -> list[Path]:
     """LoRA files between a model and the folder of its transformer, in the order in which they were trained."""
     found: list[Path] = []
-    for path in folders_of(folder):
+    for path in folders:
         if (path / "transformer").is_dir():
             break
         found += [path / LORA_FILE] if (path / LORA_FILE).is_file() else []
@@ -159,15 +159,16 @@ def load_backbone(
         CheckpointError: naming the file that is missing, broken or of another model.
     """
     folder = resolve_model(model)
-    family = check_folder(folder)
+    folders = folders_of(folder)
+    family = _check(folders)
     parts = {
-        part: _load_model(cls, part_folder(folder, part), vae_dtype if part == "vae" else dtype)
+        part: _load_model(cls, part_folder(folders, part), vae_dtype if part == "vae" else dtype)
         for part, cls in family.parts.items()
         if part != "transformer" or not encoders_only
     }
     if not encoders_only:
         parts["transformer"] = family.prepare(parts["transformer"], method)
-        for path in loras_of(folder):
+        for path in loras_of(folders):
             merge_lora(parts["transformer"], path)
     for module in parts.values():
         module.eval().requires_grad_(False).to(device)
@@ -175,13 +176,13 @@ def load_backbone(
         with torch.device("meta"):
             transformer: Any = family.parts["transformer"]
             parts["transformer"] = transformer.from_config(
-                _read_json(part_folder(folder, "transformer") / "config.json")
+                _read_json(part_folder(folders, "transformer") / "config.json")
             ).eval()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(part_folder(folder, "tokenizer"), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(part_folder(folders, "tokenizer"), local_files_only=True)
     except Exception as error:  # whatever a broken file makes a tokenizer's parser raise
-        raise CheckpointError(f"{part_folder(folder, 'tokenizer')} cannot be loaded: {_first_line(error)}") from error
-    scheduler = family.scheduler(_read_json(part_folder(folder, "scheduler") / "scheduler_config.json"), shift)
+        raise CheckpointError(f"{part_folder(folders, 'tokenizer')} cannot be loaded: {_first_line(error)}") from error
+    scheduler = family.scheduler(_read_json(part_folder(folders, "scheduler") / "scheduler_config.json"), shift)
     try:
         return family.backbone(**parts, tokenizer=tokenizer, scheduler=scheduler)
     except UserError as error:
@@ -194,25 +195,29 @@ def check_folder(folder: Path) -> Family:
     Raises:
         CheckpointError: naming the first file that is missing, cut short or not what its name says.
     """
-    index = read_index(folder)
+    return _check(folders_of(folder))
+
+
+def _check(folders: Sequence[Path]) -> Family:
+    folder, index = folders[0], read_index(folders)
     if "transformer" not in index:
         raise CheckpointError(f"{folder / 'model_index.json'} lists no transformer: not a text-to-video model.")
-    family = family_of(str(_read_json(part_folder(folder, "transformer") / "config.json").get("_class_name")))
+    family = family_of(str(_read_json(part_folder(folders, "transformer") / "config.json").get("_class_name")))
     missing = [part for part in (*family.parts, "tokenizer", "scheduler") if part not in index]
     if missing:
         raise CheckpointError(
             f"{folder / 'model_index.json'} lists no {', '.join(missing)}: not a {family.name} text-to-video model."
         )
     for part in family.parts:
-        place = part_folder(folder, part)
+        place = part_folder(folders, part)
         _read_json(place / "config.json")
         stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
         for path in _weight_files(place, stem):
             _check_safetensors(path)
-    for path in loras_of(folder):
+    for path in loras_of(folders):
         _check_safetensors(path)
-    _read_json(part_folder(folder, "tokenizer") / "tokenizer_config.json")
-    _read_json(part_folder(folder, "scheduler") / "scheduler_config.json")
+    _read_json(part_folder(folders, "tokenizer") / "tokenizer_config.json")
+    _read_json(part_folder(folders, "scheduler") / "scheduler_config.json")
     return family
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likeness.backbones.hub import Announce
 from likeness.backbones.known import MODELS
-from likeness.backbones.load import METHOD_FILE, check_folder, part_folder, read_index, resolve_model
+from likeness.backbones.load import METHOD_FILE, check_folder, folders_of, part_folder, read_index, resolve_model
 from likeness.convert.checkpoint import Checkpoint, read_checkpoint
 from likeness.convert.keys import Piece, pieces_of, source_of
 from likeness.convert.sat_base import check_sat_base
@@ -171,7 +171,7 @@ def _method(checkpoint: Checkpoint, name: str | None) -> Method:
 
 def _empty_transformer(folder: Path, cls: type[Any], checkpoint: Checkpoint, method: Method) -> Any:
     """The base's transformer without memory, as the method wants it."""
-    config = json.loads((part_folder(folder, "transformer") / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((part_folder(folders_of(folder), "transformer") / "config.json").read_text(encoding="utf-8"))
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     if checkpoint.layout == "sat":
         settings["norm_eps"] = 1e-6  # the original's; diffusers' default differs
@@ -229,7 +229,7 @@ def _layers(names: Iterable[str]) -> int:
 
 def _write_configs(base: Path, work: Path, family: str, model: Any, method: Method, checkpoint: Checkpoint) -> None:
     model.save_config(work / "transformer")
-    index = read_index(base)
+    index = read_index(folders_of(base))
     index |= {"_class_name": "LikenessPipeline", "transformer": ["diffusers", type(model).__name__]}
     if type(model).__module__.startswith("likeness."):
         index["transformer"][0] = type(model).__module__

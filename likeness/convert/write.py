@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from likeness.backbones.load import part_folder, read_index
+from likeness.backbones.load import folders_of, part_folder, read_index
 from likeness.convert.keys import Piece
 from likeness.disk import check_room
 
@@ -25,15 +25,18 @@ Progress = Callable[[int, int], None]
 
 def part_files(base: Path) -> list[Path]:
     """Files of the parts other than the transformer that the ``model_index.json`` of a model folder lists, its own or its base's."""
-    return [path for _, files in _parts(base) for path in files]
+    return [path for path, _ in _parts(base)]
 
 
-def _parts(base: Path) -> list[tuple[str, list[Path]]]:
-    folders = {name: part_folder(base, name) for name in read_index(base) if name != "transformer"}
+def _parts(base: Path) -> list[tuple[Path, Path]]:
+    """Each file, and its path in a folder that has all parts."""
+    folders = folders_of(base)
+    places = {name: part_folder(folders, name) for name in read_index(folders) if name != "transformer"}
     return [
-        (name, [path for path in sorted(folder.rglob("*")) if path.is_file()])
-        for name, folder in folders.items()
-        if folder.is_dir()
+        (path, Path(name) / path.relative_to(place))
+        for name, place in places.items()
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
     ]
 
 
@@ -53,11 +56,8 @@ def take_parts(base: Path, folder: Path, *, room: int = 0) -> None:
         UserError: for a disk with too little space.
     """
     to_copy: list[tuple[Path, Path]] = []
-    for path, target in (
-        (path, folder / name / path.relative_to(part_folder(base, name)))
-        for name, files in _parts(base)
-        for path in files
-    ):
+    for path, name in _parts(base):
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         real = path.resolve()  # the Hub's cache has links, of which a hard link would be another
         if path.suffix == ".safetensors":

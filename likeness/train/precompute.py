@@ -22,7 +22,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from likeness.backbones.base import Backbone
-from likeness.backbones.load import load_backbone, read_index, resolve_model
+from likeness.backbones.load import folders_of, load_backbone, read_index, resolve_model
 from likeness.errors import CheckpointError, UserError
 from likeness.faces.pack import FacePack
 from likeness.media import atomic_write
@@ -177,7 +177,7 @@ def default_size(model: str) -> DefaultSize:
         UserError: for an unknown model.
     """
     own = inspect.signature(LikenessPipeline).parameters
-    index = read_index(resolve_model(model))
+    index = read_index(folders_of(resolve_model(model)))
     values = {
         field.name: index.get(f"default_{field.name}", own[f"default_{field.name}"].default)
         for field in fields(DefaultSize)

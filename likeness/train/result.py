@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from likeness.backbones.known import MODELS
-from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, read_index, resolve_model
+from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of, read_index, resolve_model
 from likeness.convert.write import take_parts
 from likeness.errors import UserError
 from likeness.train.average import ParameterAverage, gather, trained_parameters
@@ -77,7 +77,7 @@ def _write_model(work: Path, config: TrainConfig, parts: Parts, weights: dict[st
     fresh.save_pretrained(work / "transformer")
     start = resolve_model(config.model)
     take_parts(start, work)
-    index = read_index(start)
+    index = read_index(folders_of(start))
     library = type(fresh).__module__ if type(fresh).__module__.startswith("likeness.") else "diffusers"
     sizes = dict(zip(("num_frames", "height", "width"), parts.size, strict=True), fps=round(parts.fps))
     index |= {"_class_name": "LikenessPipeline", "transformer": [library, type(fresh).__name__]}

@@ -47,8 +47,8 @@ def test_a_transformer_of_its_own_and_the_rest_of_the_base(base) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(tuned.vae.state_dict().values(), plain.vae.state_dict().values(), strict=True)
     )
-    index = read_index(folder)
-    assert index["default_fps"] == 12 and index["vae"] == read_index(base)["vae"] and "base" not in index
+    index = read_index(folders_of(folder))
+    assert index["default_fps"] == 12 and index["vae"] == read_index(folders_of(base))["vae"] and "base" not in index
 
 
 def test_parts_of_the_base_are_taken_along(base) -> None:
@@ -110,4 +110,4 @@ def test_a_base_that_is_not_there_is_named(tmp_path) -> None:
 
 def test_a_base_may_be_known_by_name(tmp_path) -> None:
     folder = folder_on("tiny", tmp_path / "own")
-    assert part_folder(folder, "vae").parent.name == "tiny"
+    assert part_folder(folders_of(folder), "vae").parent.name == "tiny"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from likeness.backbones.known import MODELS as MODELS_BY_NAME
-from likeness.backbones.load import LORA_FILE, check_folder, read_index
+from likeness.backbones.load import LORA_FILE, check_folder, folders_of, read_index
 from likeness.recipes import runs
 from likeness.recipes.family import MODELS, configs_of, export
 from likeness.recipes.runs import Material
@@ -107,4 +107,4 @@ def test_a_transformer_ships_without_the_parts_of_its_base(tmp_path) -> None:
     assert sorted(path.name for path in shipped.iterdir()) == [
         "method.json", "model_index.json", "training.json", "transformer",
     ]  # fmt: skip
-    assert check_folder(shipped).name == "Wan" and read_index(shipped)["default_num_frames"] == 17
+    assert check_folder(shipped).name == "Wan" and read_index(folders_of(shipped))["default_num_frames"] == 17
