@@ -43,10 +43,10 @@ class MadeUp:
     """Makes workers that sleep as long as a clip would take, and then invent its measures."""
 
     work_s: float = 0.0
+    # All that this file needs.
     imports: ClassVar[tuple[str, ...]] = (
-        "likeness.curate.face_table",
-        "likeness.curate.run",
-    )  # all that this file needs
+        "argparse", "resource", "statistics", "likeness.curate.face_table", "likeness.curate.run",
+    )  # fmt: skip
 
     def __call__(self) -> Worker:
         return partial(_measure, self.work_s)

@@ -19,6 +19,8 @@ from likeness.curate.worker import Fatal, MakeWorker, Reply, attempt, build
 from likeness.threads import end_with_parent
 
 _JOIN_S = 10
+# What multiprocessing imports in each process of a fork server, and the life of a worker.
+_PRELOADED = ("multiprocessing.popen_forkserver", "pkgutil", __name__)
 
 
 def run_local(sources: Iterable[ClipSource], make: MakeWorker, *, workers: int, deadline_s: float) -> Outcomes:
@@ -48,8 +50,9 @@ class LocalCrew:
         method = "forkserver" if sys.platform == "linux" else "spawn"
         self._context: Any = multiprocessing.get_context(method)
         if method == "forkserver":
-            self._context.set_forkserver_preload(list(getattr(make, "imports", ())))
+            self._context.set_forkserver_preload([*_PRELOADED, *getattr(make, "imports", ())])
         self._running: set[_Local] = set()
+        self._killed: list[BaseProcess] = []  # of which some may not have come to their end
 
     def start(self) -> _Local:
         """Begin to start a process."""
@@ -60,6 +63,7 @@ class LocalCrew:
         theirs.close()  # or its end would not be seen
         worker = _Local(process, ours)
         self._running.add(worker)
+        self._killed = [process for process in self._killed if process.is_alive()]
         return worker
 
     def give(self, worker: _Local, source: ClipSource) -> None:
@@ -82,18 +86,18 @@ class LocalCrew:
         return events
 
     def kill(self, worker: _Local) -> None:
-        """SIGKILL: a process may hang in native code."""
+        """SIGKILL: a process may hang in native code. Its end is not waited for; others wait for us meanwhile."""
         self._running.discard(worker)
+        self._killed.append(worker.process)
         worker.connection.close()
         worker.process.kill()
-        worker.process.join(_JOIN_S)
 
     def close(self) -> None:
         """End all processes."""
-        for worker in self._running:
-            worker.process.kill()
         for worker in list(self._running):
             self.kill(worker)
+        for process in self._killed:
+            process.join(_JOIN_S)
 
 
 @contextmanager

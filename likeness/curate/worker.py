@@ -46,8 +46,9 @@ class WorkerSpec:
     faces: str
     dataset: str
 
+    # The command line because multiprocessing imports the program's main module in each process.
     imports: ClassVar[tuple[str, ...]] = (
-        "likeness.curate.measure", "insightface.model_zoo", "onnx", "onnxruntime",
+        "likeness.cli", "likeness.curate.measure", "insightface.model_zoo", "onnx", "onnxruntime",
         "transformers.models.segformer.modeling_segformer",
     )  # fmt: skip
 
