@@ -183,7 +183,8 @@ class Method:
         dropped_text: what stands for a dropped prompt: the "empty" prompt's embeddings, or "zeros", as the published
             CogVideoX weights know it. A negative prompt takes its place in sampling.
         text_dropout, reference_dropout: probabilities in training, drawn independently.
-        reference_noise, augment, identity_loss: training only; None for none.
+        reference_noise, augment, identity_loss: training only, the first two of every reference; None for none.
+        flipped_kinds: in training, what is mirrored in half of its showings (Concat-ID B.2: clothing, and never a face).
         max_references: references that the weights were made for.
         kinds: what a reference may show. Faces come first, then clothing, then the background (Concat-ID section 5.3).
     """
@@ -200,6 +201,7 @@ class Method:
     reference_dropout: float
     reference_noise: ReferenceNoise | None = None
     augment: Augment | None = None
+    flipped_kinds: tuple[ReferenceKind, ...] = ()
     identity_loss: IdentityLoss | None = None
     max_references: int = 1
     kinds: tuple[ReferenceKind, ...] = ("face",)
@@ -211,9 +213,10 @@ class Method:
         check_choice("dropped_text", self.dropped_text, DroppedText)
         _check_probability("text_dropout", self.text_dropout)
         _check_probability("reference_dropout", self.reference_dropout)
-        object.__setattr__(self, "kinds", tuple(self.kinds))  # JSON has lists only
-        for kind in self.kinds:
-            check_choice("kinds", kind, ReferenceKind)
+        for name in ("kinds", "flipped_kinds"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists only
+            for kind in getattr(self, name):
+                check_choice(name, kind, ReferenceKind)
         if self.max_references < 1:
             raise UserError(f"max_references was given as {self.max_references}; a method takes at least 1 reference.")
 
@@ -245,7 +248,11 @@ class Method:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts, as JSON keeps them."""
-        return {**asdict(self), "kinds": list(self.kinds)}
+        values = {**asdict(self), "kinds": list(self.kinds), "flipped_kinds": list(self.flipped_kinds)}
+        if not self.flipped_kinds:
+            # Sidecars and runs keep a method to compare with: those from before this field stay equal.
+            del values["flipped_kinds"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Method:

@@ -84,11 +84,20 @@ def test_methods_survive_json(name: str) -> None:
         ({"guidance": {"kind": "decoupled", "text": 5.0}}, "guidance.reference"),
         ({"guidance": {"kind": "joint", "text": 5.0, "reference": 7.5}}, "decoupled"),
         ({"max_references": 0}, "at least 1"),
+        ({"flipped_kinds": ["hat"]}, "flipped_kinds was given as 'hat'"),
     ],
 )
 def test_wrong_methods_are_refused(change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Method.from_dict({**CONCAT_ID.to_dict(), **change})
+
+
+def test_what_is_flipped_survives_json_and_files_from_before_it_still_read() -> None:
+    flipped = replace(CONCAT_ID, flipped_kinds=("clothing",))
+    values = json.loads(json.dumps(flipped.to_dict()))
+    assert values["flipped_kinds"] == ["clothing"] and Method.from_dict(values) == flipped
+    del values["flipped_kinds"]
+    assert Method.from_dict(values) == CONCAT_ID and values == CONCAT_ID.to_dict()
 
 
 def test_a_missing_field_is_refused() -> None:

@@ -7,14 +7,16 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from likeness.backbones.base import Backbone
 from likeness.errors import CheckpointError, UserError
 from likeness.faces.pack import FacePack
+from likeness.method import ReferenceKind
 from likeness.train.clips import FrameRule, aspect_of, nearest_bucket
 from likeness.train.objective import Batch
 from likeness.train.order import Order
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _FEW = 100  # pairs that are looked at before a share of broken ones means anything
 _MOST_TRIED = 1000  # broken pairs in a row, after which there is no good one to be hoped for
+_FLIPS = 2**32  # a stream of random numbers apart from those of the order
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class PairLoader:
         workers: threads that read and decode ahead; 0 does it when a batch is asked for.
         max_skipped: share of broken pairs, of those seen, beyond which the run stops.
         faces: face models, for the references' embeddings; None leaves them out.
+        flipped_kinds: references that are mirrored in half of their showings, see ``Method``. Which ones is a function of the seed
+            and the place in the order.
 
     Attributes:
         skipped: what of which pair was broken, by the pair's source.
@@ -83,6 +88,7 @@ class PairLoader:
         workers: int = 0,
         max_skipped: float = 0.05,
         faces: FacePack | None = None,
+        flipped_kinds: Sequence[ReferenceKind] = (),
     ) -> None:
         sizes = tuple(dict.fromkeys([(height, width), *buckets]))
         for size in sizes:
@@ -99,6 +105,7 @@ class PairLoader:
         for index, (pair, size) in enumerate(zip(pairs, self._sizes, strict=True)):
             groups.setdefault((*size, len(pair.references)), []).append(index)
         self._order = Order(groups, self._whole_batch, seed)
+        self._seed, self._flipped_kinds = seed % 2**63, frozenset(flipped_kinds)
         self._with_keypoints = any(pair.faces for pair in pairs) or self._samples.looks_up_faces
         self._with_masks = any(pair.mask for pair in pairs)
         self._broken: dict[int, str] = {}
@@ -161,13 +168,23 @@ class PairLoader:
             reason = self._broken.get(number)
             if reason is None:
                 try:
-                    return _Found(number, self._samples.load(self._pairs[number], *self._sizes[number]), tuple(broken))
+                    loaded = self._samples.load(self._pairs[number], *self._sizes[number])
+                    return _Found(number, self._flipped(loaded, group, position), tuple(broken))
                 except CheckpointError:
                     raise  # the store is damaged, not the pair
                 except UserError as error:
                     reason = self._broken[number] = str(error)
             broken.append((number, reason))
         raise UserError(f"None of {len(broken)} pairs can be read; the first: {broken[0][1]}")
+
+    def _flipped(self, loaded: Loaded, group: int, position: int) -> Loaded:
+        """The pair with some of the references mirrored whose kinds may be (Concat-ID B.2)."""
+        if self._flipped_kinds.isdisjoint(loaded.kinds):
+            return loaded
+        coins = np.random.default_rng([self._seed, group, position, _FLIPS]).random(len(loaded.kinds)) < 0.5
+        flips = [coin and kind in self._flipped_kinds for coin, kind in zip(coins, loaded.kinds, strict=True)]
+        canvases = zip(loaded.references, flips, strict=True)
+        return replace(loaded, references=tuple(canvas.flip(1) if flip else canvas for canvas, flip in canvases))
 
     def _batch(self, found: Sequence[_Found]) -> Batch:
         for item in found:

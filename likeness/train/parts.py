@@ -100,6 +100,7 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
         workers=config.data.workers,
         max_skipped=config.data.max_skipped,
         faces=faces,
+        flipped_kinds=method.flipped_kinds,
     )
     auxiliary = None
     if method.identity_loss is not None:

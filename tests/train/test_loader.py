@@ -117,6 +117,29 @@ def test_reading_ahead_changes_nothing(random_wan_backbone, tmp_path, workers):
     assert made.waited_s > 0 and made.encoded_s > 0
 
 
+def test_clothing_is_mirrored_in_half_of_its_showings_and_nothing_else_ever(random_wan_backbone, tmp_path):
+    """Concat-ID appendix B.2. Which showings follows from the seed and the place, however many processes share a batch."""
+    kinds = ("face", "clothing", "background")
+    pairs = [replace(pair, kinds=kinds) for pair in make_pairs(tmp_path, 4, references=(3,))]
+    flipping = {"flipped_kinds": ("clothing",)}
+    plain, made = (
+        loader(pairs, random_wan_backbone, batch_size=4),
+        loader(pairs, random_wan_backbone, batch_size=4, **flipping),
+    )
+    halves = [loader(pairs, random_wan_backbone, rank=rank, world_size=2, **flipping) for rank in (0, 1)]
+    num_flipped = 0
+    for index in range(25):
+        before, after = plain.batch(index), made.batch(index)
+        assert torch.equal(before.references[0], after.references[0])
+        assert torch.equal(before.references[2], after.references[2])
+        for clothing, shown_as in zip(before.references[1], after.references[1], strict=True):
+            is_flipped = torch.equal(shown_as, clothing.flip(-1))
+            assert is_flipped or torch.equal(shown_as, clothing)
+            num_flipped += is_flipped
+        assert torch.equal(torch.cat([half.batch(index).references[1] for half in halves]), after.references[1])
+    assert 35 <= num_flipped <= 65  # of 100: three deviations of a fair coin
+
+
 def test_buckets_and_numbers_of_references_do_not_mix(random_wan_backbone, tmp_path):
     pairs = make_pairs(tmp_path, 8, sizes=((32, 64), (64, 32), (32, 64), (32, 32)), references=(1, 2))
     made = loader(pairs, random_wan_backbone, buckets=((32, 64), (64, 32)), batch_size=1)

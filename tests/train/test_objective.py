@@ -1,5 +1,6 @@
 """The objective: what reaches the model is what the method says."""
 
+import itertools
 from copy import deepcopy
 from dataclasses import replace
 
@@ -107,6 +108,16 @@ def test_reference_noise_is_new_at_each_step_and_absent_without_it(spy) -> None:
     assert not torch.equal(spy.sequences[0].references[0], spy.sequences[1].references[0])
     _loss(spy, replace(method, reference_noise=None), batch)
     assert torch.equal(spy.sequences[2].references[0], spy.encode_reference(batch.references[0]))
+
+
+def test_every_reference_has_noise_of_its_own(spy) -> None:
+    """Concat-ID section 4.3 and, for clothing and backgrounds, appendix B.2."""
+    batch = _batch(spy, 2)
+    batch = replace(batch, references=batch.references * 3)
+    _loss(spy, replace(CONCAT_ID, reference_dropout=0.0), batch)
+    seen = [spy.encode_reference(batch.references[0]), *spy.sequences[0].references]
+    for one, other in itertools.combinations(seen, 2):
+        assert (one != other).flatten(1).any(1).all()
 
 
 def test_what_a_sample_draws_depends_on_its_number_alone(spy) -> None:
