@@ -57,14 +57,14 @@ def concat_id_three() -> TrainConfig:
 
 
 def concat_id_try_on() -> TrainConfig:
-    """Virtual try-on (B.2): a face and clothing, cross-video pairs only, from the single-identity first stage."""
-    return _concat_id(
-        "concat-id-try-on", 5e-6, 10_000, replace(CONCAT_ID, max_references=2, kinds=("face", "clothing"))
-    )
+    """Virtual try-on (B.2): a face and clothing, cross-video pairs only, from the single-identity first stage. Noise is on both, as
+    in every stage (section 4.3); flips on the clothing alone."""
+    method = replace(CONCAT_ID, max_references=2, kinds=("face", "clothing"), flipped_kinds=("clothing",))
+    return _concat_id("concat-id-try-on", 5e-6, 10_000, method)
 
 
 def concat_id_background() -> TrainConfig:
-    """A face and a background (B.2), as try-on."""
+    """A face and a background (B.2), as try-on but for the flips: noise on both."""
     method = replace(CONCAT_ID, max_references=2, kinds=("face", "background"))
     return _concat_id("concat-id-background", 5e-6, 10_000, method)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likeness.errors import UserError
-from likeness.method import METHODS
+from likeness.method import CONCAT_ID, METHODS
 from likeness.recipes.training import RECIPES, recipe
 from likeness.train.config import Optimization, TrainConfig, read_config
 
@@ -34,6 +34,10 @@ def test_the_recipes_have_the_published_numbers() -> None:
     assert loss is not None and (loss.weight, loss.temporal_weight, loss.gamma) == (0.1, 0.05, 1.0)
     assert (other.method.text_dropout, other.method.reference_dropout) == (0.05, 0.20)
     assert recipe("concat-id-try-on").method.kinds == ("face", "clothing")
+    # Appendix B.2 flips clothing alone; sections 4.3 and B.2 together put noise on every reference.
+    flipped = {name: recipe(name).method.flipped_kinds for name in RECIPES}
+    assert {name: kinds for name, kinds in flipped.items() if kinds} == {"concat-id-try-on": ("clothing",)}
+    assert recipe("concat-id-background").method.reference_noise == CONCAT_ID.reference_noise is not None
 
 
 def test_values_are_set_by_their_path() -> None:
