@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _DATASET = typer.Argument(help="Folder that `likeness curate` made.")
 _SET = typer.Option("--set", help="A value of the configuration, e.g. thresholds.max_breaks=0.2; repeat for more.")
+_WORKERS = typer.Option("--workers", min=1, help="Processes (default: one a core).")
 _QUIET = typer.Option("--quiet", "-q", help="Print the result's path and errors only.")
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def run(
     faces: Annotated[
         Path | None, typer.Option(help="Folder of the face models (default: those for drawn people).")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: one a core).")] = None,
+    workers: Annotated[int | None, _WORKERS] = None,
     deadline_s: Annotated[float, typer.Option("--deadline-s", help="Seconds after which a clip is given up.")] = 120.0,
     shots: Annotated[bool, typer.Option("--shots", help="Cut long videos where the picture changes.")] = False,
     settings: Annotated[list[str] | None, _SET] = None,
@@ -121,6 +122,7 @@ def _runner(ray: bool, address: str | None) -> Runner:
 def decide(
     dataset: Annotated[Path, _DATASET],
     settings: Annotated[list[str] | None, _SET] = None,
+    workers: Annotated[int | None, _WORKERS] = None,
     quiet: Annotated[bool, _QUIET] = False,
 ) -> None:
     """Decide again with other limits, from what was measured; nothing is decoded."""
@@ -128,7 +130,7 @@ def decide(
     from likeness.curate.run import decide_again
 
     with Bar("pairing", quiet=quiet) as bar:
-        summary = decide_again(dataset, settings or [], workers=_cores(), pairing=bar.update)
+        summary = decide_again(dataset, settings or [], workers=workers or _cores(), pairing=bar.update)
     _conclude(summary, quiet=quiet)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from likeness.curate.terms import HUMAN_TERMS, NEGATIONS, NOT_PEOPLE, PASSED_OVER, PERSON_ENDINGS
 
@@ -49,6 +50,7 @@ def human_term(caption: str) -> str | None:
     return None
 
 
+@lru_cache(2**16)  # captions are made of the same words, and millions of them are decided about again
 def _term(word: str) -> str | None:
     for singular in _singulars(word):
         if _is_person(singular):

@@ -158,7 +158,7 @@ class Dataset:
         return Current.of(paths, [self._keys(path) for path in paths])
 
     def _keys(self, path: Path) -> pa.Table:
-        table = read_table(path, ["key", "size", "mtime_ns", "status"])
+        table = read_table(path, ["key", "size", "mtime_ns", "status"], threads=False)
         if (table.schema.metadata or {}).get(b"stamp", b"").decode() != self.basis.stamp:
             raise CheckpointError(
                 f"{path} was measured with other settings or models than {self.folder / _RUN} says. Remove the one that does "
@@ -174,37 +174,40 @@ class Current:
     Attributes:
         paths: of the shards.
         rows: for each shard the numbers of its rows that count, int64, ascending.
+        keys: for each shard the keys of these.
         states: what the file was like, by the key of the clip.
         failed: keys of clips that could not be measured.
     """
 
     paths: list[Path]
     rows: list[np.ndarray]
+    keys: list[list[str]]
     states: dict[str, FileState]
     failed: set[str]
 
     @classmethod
     def of(cls, paths: list[Path], columns: Sequence[pa.Table]) -> Current:
         """From the columns key, size, mtime_ns and status of each shard."""
-        rows, states, failed = [], {}, set()
+        rows, names, states, failed = [], [], {}, set()
         for table in reversed(columns):
-            kept = []
+            kept, named = [], []
             values = (table.column(name).to_pylist() for name in ("key", "size", "mtime_ns", "status"))
             for number, (key, size, mtime_ns, status) in enumerate(zip(*values, strict=True)):
                 if key not in states:
                     states[key] = FileState(size, mtime_ns)
                     kept.append(number)
+                    named.append(key)
                     if status != "ok":
                         failed.add(key)
             rows.append(np.array(kept, np.int64))
-        return cls(paths=paths, rows=rows[::-1], states=states, failed=failed)
+            names.append(named)
+        return cls(paths=paths, rows=rows[::-1], keys=names[::-1], states=states, failed=failed)
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """The rows that count, a shard at a time."""
         for path, rows in zip(self.paths, self.rows, strict=True):
             if len(rows):
-                table = read_table(path, columns)
-                yield table if len(rows) == len(table) else table.take(pa.array(rows))
+                yield read_shard(path, columns, rows)
 
 
 class ShardWriter:
@@ -310,15 +313,28 @@ def write_table(path: Path, table: pa.Table, *, compression: str = "zstd") -> No
         pq.write_table(table, temporary, compression=compression, use_dictionary=repeated)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_shard(path: Path, columns: Sequence[str], rows: np.ndarray) -> pa.Table:
+    """Some rows of a shard, whose numbers ascend.
+
+    Raises:
+        CheckpointError: it is lost or damaged.
+    """
+    table = read_table(path, columns, threads=False)
+    return table if len(rows) == len(table) else table.take(pa.array(rows))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, threads: bool = True) -> pa.Table:
     """Read columns of a Parquet file of a dataset.
+
+    Args:
+        threads: to share columns over; for a shard they cost more than they save.
 
     Raises:
         CheckpointError: it is lost or damaged.
     """
     # Not pq.read_table, which would take a folder named "a=1" for a column.
     with _damage_told(path), pq.ParquetFile(path) as file:
-        return file.read(columns=None if columns is None else list(columns))
+        return file.read(columns=None if columns is None else list(columns), use_threads=threads)
 
 
 def num_rows(path: Path) -> int:

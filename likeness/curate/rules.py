@@ -172,14 +172,21 @@ def decide(measures: Measures, config: CurationConfig, caption: str | None = Non
     Args:
         caption: what is said of the clip; None if nothing is.
     """
-    for rule in RULES:
-        value = rule.value(measures, caption, config)
-        if value is None:
-            continue
-        limit = rule.limit(config)
-        if value < limit if rule.keeps == "at least" else value > limit:
-            return Verdict(keep=False, reason=rule.reason, value=value, threshold=float(limit))
-    return KEPT
+    return judge(config)(measures, caption)
+
+
+def judge(config: CurationConfig) -> Callable[[Measures, str | None], Verdict]:
+    """:func:`decide` for many clips, with the limits looked up once."""
+    rules = [(rule.value, float(rule.limit(config)), rule.keeps == "at least", rule.reason) for rule in RULES]
+
+    def decide_one(measures: Measures, caption: str | None) -> Verdict:
+        for value_of, limit, is_least, reason in rules:
+            value = value_of(measures, caption, config)
+            if value is not None and (value < limit if is_least else value > limit):
+                return Verdict(keep=False, reason=reason, value=value, threshold=limit)
+        return KEPT
+
+    return decide_one
 
 
 def unchecked(measures: Measures, config: CurationConfig, caption: str | None = None) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def decide_again(
 
     Args:
         settings: ``key=value`` each, as for :meth:`CurationConfig.override`; without any, only what is missing is made.
-        workers: threads that compare faces.
+        workers: processes that decide, where there are many clips, and threads that compare faces.
         pairing: as of :func:`curate`.
 
     Raises:
@@ -216,7 +216,7 @@ def _finish(
     dataset: Dataset, current: Current, workers: int, pairing: Callable[[int, int], None], *, measured: int, reused: int
 ) -> Summary:
     """Make the final tables; faces and pairs only if other clips are kept or other pairs asked for than when they were made."""
-    clips, counts = decided_clips(dataset, current)
+    clips, counts = decided_clips(dataset, current, workers=workers)
     folder, made = dataset.folder, table_stamps(dataset, clips)
     tables = {"faces": [folder / FACES], "pairs": [folder / "pairs" / f"{kind}.parquet" for kind in get_args(PairKind)]}
     stale = {

@@ -11,29 +11,27 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness.curate.config import CurationConfig
+from likeness.curate.deciding import KEPT_COLUMNS, VERDICT, Share, decide_shares
 from likeness.curate.record import Current, Dataset
-from likeness.curate.rules import RULES, decide, rank, score
-from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, measures_of, reference_columns
+from likeness.curate.rules import RULES, decide, rank
+from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, reference_columns
 from likeness.curate.types import Measures
 from likeness.disk import full_disk_told
 from likeness.errors import UserError
 from likeness.media import atomic_write
 
 CLIPS, FACES = "clips.parquet", "faces.parquet"
-VERDICT = pa.schema(
-    [("status", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64()),
-     ("score", pa.float64())]
-)  # fmt: skip
 _AT_ONCE = 65536  # rows of faces
 _UNSEEN = Measures(
     width=0, height=0, fps=0.0, duration_s=0.0, rotation=0, num_expected=0, num_delivered=0, num_corrupt=0, num_people=(),
@@ -65,14 +63,17 @@ def dropped_unseen(caption: str | None, config: CurationConfig) -> bool:
     return decide(_UNSEEN, config, caption).reason == RULES[0].reason
 
 
-def decided_clips(dataset: Dataset, current: Current) -> tuple[pa.Table, Counts]:
+def decided_clips(dataset: Dataset, current: Current, *, workers: int = 1) -> tuple[pa.Table, Counts]:
     """Decide about every clip: what is to be written as ``clips.parquet``, source, verdict and measures of each.
+
+    Args:
+        workers: processes that share a large record; the table does not depend on it.
 
     Raises:
         UserError: for clips that were not measured yet.
     """
     with _without_collector():
-        table = _decided(dataset, current)
+        table = _decided(dataset, current, workers)
     statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
     counts = Counts(
         clips=len(table),
@@ -107,73 +108,66 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _decided(dataset: Dataset, current: Current) -> pa.Table:
+def _decided(dataset: Dataset, current: Current, workers: int) -> pa.Table:
     sources = dataset.sources()
     captions = sources.column("caption").to_pylist()
     index = {key: number for number, key in enumerate(sources.column("key").to_pylist())}
-    found: list[pa.Table] = []
-    places: list[np.ndarray] = []  # of the rows of `found` among the sources
-    lines: dict[int, _Line] = {}
-    for table in current.tables(["key", *FOUND.names, *MEASURES.names]):
-        at = np.array([index.get(key, -1) for key in table.column("key").to_pylist()], np.int64)
-        if (at < 0).any():  # of clips that were named once and are no longer
-            table, at = table.filter(pa.array(at >= 0)), at[at >= 0]
-        places.append(at)
-        found.append(table.drop_columns(["key"]))
-        lines |= zip(at.tolist(), _lines(table, [captions[place] for place in at], dataset.config), strict=True)
-    unseen = [place for place in range(len(sources)) if place not in lines]
-    lines |= {place: _unseen_line(captions[place], dataset.config) for place in unseen}
-    if missing := sum(lines[place].reason != RULES[0].reason for place in unseen):
+    places = [_looked_up(keys, index) for keys in current.keys]  # of the rows of each shard among the sources
+    shares = (
+        Share(path=path, rows=rows[at >= 0], captions=[captions[place] for place in at[at >= 0].tolist()])
+        for path, rows, at in zip(current.paths, current.rows, places, strict=True)
+        if (at >= 0).any()
+    )
+    at = np.concatenate([np.zeros(0, np.int64), *places])
+    at = at[at >= 0]  # without clips that were named once and are no longer
+    unseen = np.setdiff1d(np.arange(len(sources)), at)
+    rest = _unseen(unseen, [captions[place] for place in unseen.tolist()], dataset, len(sources))
+    with closing(decide_shares(shares, dataset.config, num_rows=len(at), workers=workers)) as tables:
+        found = [*tables, rest]
+    order = np.argsort(np.concatenate([at, unseen]), kind="stable")
+    rows = pa.concat_tables(found).take(pa.array(order))
+    verdicts = _ranked(rows.select(VERDICT.names), sources.column("key"), dataset.config)
+    names = [*SOURCE.names, *VERDICT.names, *KEPT_COLUMNS]
+    return pa.table([*sources.columns, *verdicts, *rows.select(KEPT_COLUMNS).columns], names=names)
+
+
+def _looked_up(keys: Sequence[str], index: Mapping[str, int]) -> np.ndarray:
+    """Rows of the sources with these keys, ``int64``; -1 for a clip that is not among them."""
+    return np.array([index.get(key, -1) for key in keys], np.int64)
+
+
+def _unseen(places: np.ndarray, captions: Sequence[str | None], dataset: Dataset, num_clips: int) -> pa.Table:
+    """Verdicts about clips that were never decoded.
+
+    Raises:
+        UserError: for one that its caption alone does not rule out.
+    """
+    verdicts = [decide(_UNSEEN, dataset.config, caption) for caption in captions]
+    if missing := sum(verdict.reason != RULES[0].reason for verdict in verdicts):
         raise UserError(
-            f"{missing} of the {len(sources)} clips of {dataset.folder} have not been measured yet. Run the same `likeness curate` "
+            f"{missing} of the {num_clips} clips of {dataset.folder} have not been measured yet. Run the same `likeness curate` "
             "again, with the settings that you want; it measures these alone."
         )
-    ordered = _ranked([lines[place] for place in range(len(sources))], sources.column("key"), dataset.config)
-    verdicts = [pa.array([getattr(line, field.name) for line in ordered], field.type) for field in VERDICT]
-    found.append(_nulls([*FOUND, *MEASURES], len(unseen)))
-    order = np.argsort(np.concatenate([*places, np.array(unseen, np.int64)]), kind="stable")
-    rows = pa.concat_tables(found).select(["clip_id", "detail", *MEASURES.names]).take(pa.array(order))
-    names = [*SOURCE.names, *VERDICT.names, *rows.column_names]
-    return pa.table([*sources.columns, *verdicts, *rows.columns], names=names)
+    told = [pa.array([getattr(verdict, name) for verdict in verdicts], pa.float64()) for name in ("value", "threshold")]
+    count = len(places)
+    dropped = [pa.array(["dropped"] * count, pa.string()), pa.array([RULES[0].reason] * count, pa.string()), *told]
+    nothing = _nulls([FOUND.field("clip_id"), FOUND.field("detail"), *MEASURES], count)
+    return pa.table([*nothing.columns, *dropped, pa.nulls(count, pa.float64())], names=[*KEPT_COLUMNS, *VERDICT.names])
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    status: str
-    reason: str = ""
-    value: float | None = None
-    threshold: float | None = None
-    score: float | None = None
-
-
-def _lines(table: pa.Table, captions: Sequence[str | None], config: CurationConfig) -> Iterator[_Line]:
-    """What is decided about each row; the best have not been chosen yet."""
-    statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
-    for measures, caption, status, reason in zip(measures_of(table), captions, statuses, reasons, strict=True):
-        if measures is None:
-            yield _Line(status, reason)
-            continue
-        verdict = decide(measures, config, caption)
-        if verdict.keep:
-            yield _Line("ok", score=score(measures, config.ranking))
-        else:
-            yield _Line("dropped", verdict.reason, verdict.value, verdict.threshold)
-
-
-def _unseen_line(caption: str | None, config: CurationConfig) -> _Line:
-    verdict = decide(_UNSEEN, config, caption)
-    return _Line("dropped", verdict.reason, verdict.value, verdict.threshold)
-
-
-def _ranked(lines: list[_Line], keys: pa.ChunkedArray, config: CurationConfig) -> list[_Line]:
-    """With those dropped that pass every rule and are not among the best."""
-    passed = [place for place, line in enumerate(lines) if line.status == "ok"]
-    scores = [lines[place].score or 0.0 for place in passed]
-    verdicts = rank(keys.take(pa.array(passed, pa.int64())).to_pylist(), scores, config.ranking.top)
-    for place, verdict in zip(passed, verdicts, strict=True):
+def _ranked(verdicts: pa.Table, keys: pa.ChunkedArray, config: CurationConfig) -> list[Any]:
+    """The columns of verdicts, with those clips dropped that pass every rule and are not among the best."""
+    if config.ranking.top is None:
+        return verdicts.columns
+    lines = verdicts.to_pydict()
+    passed = [place for place, status in enumerate(lines["status"]) if status == "ok"]
+    scores = [lines["score"][place] for place in passed]
+    ranked = rank(keys.take(pa.array(passed, pa.int64())).to_pylist(), scores, config.ranking.top)
+    for place, verdict in zip(passed, ranked, strict=True):
         if not verdict.keep:
-            lines[place] = _Line("dropped", verdict.reason, verdict.value, verdict.threshold, lines[place].score)
-    return lines
+            lines["status"][place], lines["reason"][place] = "dropped", verdict.reason
+            lines["value"][place], lines["threshold"][place] = verdict.value, verdict.threshold
+    return [pa.array(lines[field.name], field.type) for field in VERDICT]
 
 
 def _nulls(fields: Sequence[pa.Field], count: int) -> pa.Table:
