@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from torch import Tensor
 
 from likeness.backbones.base import Backbone
@@ -334,8 +334,11 @@ class LikenessPipeline(DiffusionPipeline, LoraMixin):
         )
 
     def _noise(self, shape: tuple[int, ...], generator: Any, latents: Tensor | None) -> Tensor:
-        """Where denoising starts, ``float32`` of ``shape`` on the device."""
-        device = self._execution_device
+        """Where denoising starts, ``float32`` of ``shape`` where the transformer computes.
+
+        ``_execution_device`` is another part's device where the parts are spread, and which part's may change between processes.
+        """
+        device = get_module_execution_device(self.transformer)
         if latents is not None:
             if tuple(latents.shape) != shape:
                 raise UserError(f"Latents {list(latents.shape)} were given; this video takes {list(shape)}.")

@@ -52,6 +52,26 @@ def test_offloading_without_an_accelerator_is_refused(pipeline, way) -> None:
         getattr(pipeline, way)()
 
 
+@pytest.mark.parametrize(
+    "stays", [("text_encoder",), ("text_encoder", "connectors"), ("text_encoder", "connectors", "vae")]
+)
+def test_parts_may_stay_on_the_cpu(pipeline, video, stays, monkeypatch) -> None:
+    """Weights on the device "meta" have sizes and no numbers: whatever is computed in the wrong place is an error."""
+    texts = []
+    encode = pipeline.encode_prompts
+    monkeypatch.setattr(pipeline, "encode_prompts", lambda prompts: texts.append(encode(prompts)) or texts[-1])
+    for name in {"transformer", "vae", "connectors"} - set(stays):
+        if getattr(pipeline, name) is not None:
+            getattr(pipeline, name).to("meta")
+    devices = []
+    latents = video(
+        pipeline, generator=None, callback_on_step_end=lambda *args: devices.append(args[-1]["latents"].device.type)
+    )
+    assert latents.device.type == "meta" and devices == ["meta"] * 2
+    if pipeline.connectors is None or "connectors" in stays:
+        assert {text.device.type for text in texts} == {"cpu"} and all(text.isfinite().all() for text in texts)
+
+
 @pytest.mark.parametrize("level", ["block_level", "leaf_level"])
 def test_group_offload(pipeline, video, level) -> None:
     before = video(pipeline, output_type="np")[0]
