@@ -33,7 +33,9 @@ from likeness.curate.record import Dataset, ShardWriter, locked
 from likeness.curate.run import decide_again
 from likeness.curate.supervise import Outcome
 from likeness.curate.types import ClipSource, Measured, Measures, ReferenceFace, TrackedFace
+from likeness.curate.verdicts import CLIPS
 from likeness.curate.worker import Worker
+from likeness.media import sha256_file
 
 CAPTION = "A young woman with long brown hair speaks in front of a white wall; she smiles and looks at the camera, then at her hands."
 
@@ -124,32 +126,48 @@ def _timed(runner, sources: list[ClipSource]) -> tuple[float, float]:
         return time.process_time() - began[0], time.perf_counter() - began[1]
 
 
-def poison(runner, name: str, num: int, work_s: float, workers: int, deadline_s: float) -> None:
-    """Seconds with and without poison, less the deadlines that had to pass."""
-    kinds = ("raise", "crash", "hang")
+def poison(runner, name: str, num: int, work_s: float, workers: int, deadline_s: float, rounds: int) -> None:
+    """Seconds with and without poison, alternately, less the deadlines that had to pass."""
     clean = [ClipSource(path=f"/clips/{i}.mp4") for i in range(num)]
-    # None among the last, where a deadline passes with nothing else to do and is no longer shared.
-    poisoned = {i: kinds[i // 95 % 3] for i in range(94, num * 19 // 20, 95)}
+    # None in the last tenth, where a deadline passes with nothing else to do and is no longer shared.
+    poisoned = {i: _POISON[i // 90 % 3] for i in range(89, num * 9 // 10, 90)}
     mixed = [ClipSource(path=f"/clips/{i}-{poisoned[i]}.mp4") if i in poisoned else clean[i] for i in range(num)]
-    seconds, counts = {}, {}
-    for label, sources in (("clean", clean), ("poisoned", mixed)):
-        before = _cpu_s()
-        began = time.perf_counter()
-        outcomes = [o for o in runner(sources, MadeUp(work_s), workers=workers, deadline_s=deadline_s) if o]
-        seconds[label], counts[label] = time.perf_counter() - began, Counter(o.status for o in outcomes)
-        print(f"{name}, {label:8s} {seconds[label]:7.1f} s wall, {_cpu_s() - before:6.1f} s CPU: {dict(counts[label])}")
-    passed = 2 * counts["poisoned"]["timeout"] * deadline_s / workers
-    more = (seconds["poisoned"] - passed) / seconds["clean"] - 1
-    print(f"{name}: {100 * more:+.1f} % beyond {passed:.1f} s of deadlines that {workers} workers share")
+    passed = 2 * list(poisoned.values()).count("hang") * deadline_s / workers
+    expected = Counter(_STATUS.get(poisoned.get(i, ""), "ok") for i in range(num))
+    run = partial(runner, make=MadeUp(work_s), workers=workers, deadline_s=deadline_s)
+    list(run(clean[:workers]))  # what is started once for all runs
+    more = []
+    for number in range(rounds):
+        seconds = {}
+        for label, sources in (("clean", clean), ("poisoned", mixed))[:: -1 if number % 2 else 1]:
+            before, began = time.process_time(), time.perf_counter()
+            counts = Counter(outcome.status for outcome in run(sources) if outcome)
+            seconds[label] = time.perf_counter() - began
+            assert counts == (expected if label == "poisoned" else Counter(ok=num)), counts
+            print(
+                f"{name}, {label:8s} {seconds[label]:7.1f} s wall, {time.process_time() - before:5.1f} s CPU of this process: {dict(counts)}"
+            )
+        more.append(100 * ((seconds["poisoned"] - passed) / seconds["clean"] - 1))
+    print(
+        f"{name}: {statistics.median(more):+.1f} % ({', '.join(f'{value:+.1f}' for value in sorted(more))}) beyond {passed:.1f} s of "
+        f"deadlines that {workers} workers share"
+    )
 
 
-def _cpu_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(value.ru_utime + value.ru_stime for value in used)
+_POISON = ("raise", "crash", "hang")
+_STATUS = {"raise": "error", "crash": "crash", "hang": "timeout"}
 
 
-def decide(num: int) -> None:
-    """Seconds to decide again about so many clips."""
+_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+
+
+def _used_s() -> float:
+    """CPU time of this process and of those that it has ended."""
+    return sum(value.ru_utime + value.ru_stime for value in map(resource.getrusage, _WHO))
+
+
+def decide(num: int, workers: int) -> None:
+    """Seconds to decide again about so many clips, by one process and by several, which must agree to the byte."""
     with tempfile.TemporaryDirectory() as folder:
         sources = []
         with locked(folder, make=True):
@@ -164,12 +182,18 @@ def decide(num: int) -> None:
             writer.commit()
             dataset.write_sources(tables.sources_table(sources))
         for settings in (["thresholds.max_breaks=0.1"], ["thresholds.min_area=0.1", "ranking.top=50000"]):
-            before, began = time.process_time(), time.perf_counter()
-            summary = decide_again(folder, settings)
-            print(
-                f"{num:,} clips, {settings}: {time.process_time() - before:.1f} s CPU, {time.perf_counter() - began:.1f} s wall, "
-                f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB; {summary.counts.statuses}"
-            )
+            digests = set()
+            for processes in sorted({1, workers}):
+                before, began = _used_s(), time.perf_counter()
+                summary = decide_again(folder, settings, workers=processes)
+                used, wall = _used_s() - before, time.perf_counter() - began
+                here, there = (resource.getrusage(who).ru_maxrss / 1e6 for who in _WHO)
+                print(
+                    f"{num:,} clips, {settings}, workers={processes}: {used:.1f} s CPU, {wall:.1f} s wall, peak {here:.1f} GB, "
+                    f"of a process that shares the work {there:.1f} GB; {summary.counts.statuses}"
+                )
+                digests.add(sha256_file(Path(folder) / CLIPS))
+            assert len(digests) == 1
 
 
 def main() -> None:
@@ -198,9 +222,11 @@ def main() -> None:
         overhead(runners, arguments.clips or 2000, arguments.rounds)
     if "poison" in arguments.what:
         for name, runner in runners.items():
-            poison(runner, name, arguments.clips or 10_000, arguments.work_s, arguments.workers, arguments.deadline_s)
+            poison(
+                runner, name, arguments.clips or 10_000, arguments.work_s, arguments.workers, arguments.deadline_s, arguments.rounds
+            )  # fmt: skip
     if "decide" in arguments.what:
-        decide(arguments.clips or 1_000_000)
+        decide(arguments.clips or 1_000_000, arguments.workers)
 
 
 if __name__ == "__main__":
