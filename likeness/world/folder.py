@@ -4,8 +4,9 @@
 DIR/000012/reference_0.png, reference_1.png     photographs of person 12, each in its own place, light and clothes
 DIR/000012/clip_0.mp4 ...                       clips of person 12
 DIR/000012_000013/clip_0.mp4 ...                clips of two people together
-DIR/metadata.json                               [{"video_path", "caption", "image_path"}], Concat-ID's format; paths relative to the file,
-                                                the photographs of several people joined by @@ in the order of the people, left to right
+DIR/metadata.json                               [{"video_path", "caption", "image_path", "identity"}], Concat-ID's format and who is shown;
+                                                paths relative to the file, the photographs of several people joined by @@ in the order
+                                                of the people, left to right
 DIR/drawing.json                                the settings everything in the folder was drawn with
 ```
 """
@@ -221,7 +222,12 @@ def _write_metadata(output: Path, scenes: list[tuple[tuple[int, ...], int]]) -> 
     for group, i in scenes:
         photos = "@@".join(_photo_name(person, i % REFERENCES_PER_PERSON) for person in group)
         name = _clip_name(group, i)
-        entries[name] = {"video_path": name, "caption": caption_of(clip_of(group, i)), "image_path": photos}
+        entries[name] = {
+            "video_path": name,
+            "caption": caption_of(clip_of(group, i)),
+            "image_path": photos,
+            "identity": _group_name(group),  # clips of one person come with different photographs
+        }
     _write_json(path, list(entries.values()))
     return path
 
@@ -236,7 +242,11 @@ def _photo_name(person: int, number: int) -> str:
 
 
 def _clip_name(group: tuple[int, ...], number: int) -> str:
-    return f"{'_'.join(f'{person:06d}' for person in group)}/clip_{number}.mp4"
+    return f"{_group_name(group)}/clip_{number}.mp4"
+
+
+def _group_name(group: tuple[int, ...]) -> str:
+    return "_".join(f"{person:06d}" for person in group)
 
 
 def _parts(items: list) -> Iterator[list]:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import likeness.world
 from likeness.batch import read_batch
 from likeness.cli import app
+from likeness.evaluate.readers import read_rows
 from likeness.media import read_picture, read_video
 from likeness.world.folder import is_drawn
 
@@ -47,11 +48,20 @@ def test_writes_photographs_clips_and_metadata(drawn):
 
 def test_metadata_is_concat_ids_and_reads_as_a_batch(drawn):
     entries = json.loads((drawn / "metadata.json").read_text())
-    assert len(entries) == 6 and all(set(entry) == {"video_path", "caption", "image_path"} for entry in entries)
+    assert len(entries) == 6 and all(
+        set(entry) == {"video_path", "caption", "image_path", "identity"} for entry in entries
+    )
     assert all((drawn / entry["video_path"]).is_file() and (drawn / entry["image_path"]).is_file() for entry in entries)
     items = read_batch(drawn / "metadata.json")
     assert [item.prompt for item in items] == [entry["caption"] for entry in entries]
     assert all(path.is_file() for item in items for path in item.references)
+
+
+def test_metadata_says_who_is_shown(drawn):
+    """Clips of one person come with different photographs, which alone would make them different people in an evaluation."""
+    items = [row.item for row in read_rows(drawn / "metadata.json")]
+    assert [item.group for item in items] == ["800010"] * 3 + ["800011"] * 3
+    assert len({item.references for item in items}) == 4
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(drawn, tmp_path, monkeypatch):
@@ -89,6 +99,7 @@ def test_two_people_share_a_clip_and_keep_their_photographs(tmp_path):
     (entry,) = json.loads((tmp_path / "metadata.json").read_text())
     assert entry["video_path"] == "800030_800031/clip_0.mp4"
     assert entry["image_path"] == "800030/reference_0.png@@800031/reference_0.png"
+    assert entry["identity"] == "800030_800031"
     assert all((tmp_path / name).is_file() for name in (entry["video_path"], *entry["image_path"].split("@@")))
 
 
