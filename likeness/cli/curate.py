@@ -154,7 +154,7 @@ def leaks(
     from likeness.curate.leak_check import check_leaks
 
     with Bar("comparing", quiet=quiet) as bar:
-        found = check_leaks(dataset, benchmark, drop, also=also or (), on_progress=bar.update)  # pyright: ignore[reportArgumentType]
+        found = check_leaks(dataset, benchmark, drop, also=also or (), workers=_cores(), on_progress=bar.update)  # pyright: ignore[reportArgumentType]
     for name in found.without_face:
         print_line("note", f"no face was found in {name}; look at it yourself")
     if not quiet:
@@ -166,6 +166,8 @@ def leaks(
         )
         for sheet in found.sheets:
             print_line("look at", str(sheet))
+    if found.decided:
+        _report(found.decided, quiet=quiet)
     typer.echo(found.table)
 
 
@@ -217,9 +219,17 @@ def export(
 
 
 def _conclude(summary: Summary, *, quiet: bool) -> None:
-    """The report, and one line that says what came of it and where everything is."""
+    """What came of it, and where everything is."""
+    _report(summary, quiet=quiet)
+    typer.echo(summary.folder)
+
+
+def _report(summary: Summary, *, quiet: bool) -> None:
+    """The report, and one line that says what became of the clips."""
     from likeness.cli._funnel import told
     from likeness.cli._group import print_line
+    from likeness.curate.leak_table import is_outdated
+    from likeness.curate.record import Dataset
     from likeness.curate.report import write_report
 
     page = write_report(summary.folder)
@@ -232,4 +242,8 @@ def _conclude(summary: Summary, *, quiet: bool) -> None:
             f"{counts.clips:,} clips: {told(statuses)}; {summary.measured:,} measured now, {summary.reused:,} before{pairs}; "
             f"why and what: {page}",
         )
-    typer.echo(summary.folder)
+    if is_outdated(Dataset.open(summary.folder)):
+        print_line(
+            "note",
+            "other clips are kept than those that were compared with a benchmark; run `likeness curate leaks` again",
+        )

@@ -12,10 +12,10 @@ import numpy as np
 
 from likeness.curate.benchmark import Benchmark, read_benchmark
 from likeness.curate.face_table import FaceTable, read_faces
-from likeness.curate.leaks import LEAKS, Direction, Leaks, find_leaks, leaked_clips, write_leaks
-from likeness.curate.pairs import pair_dataset
+from likeness.curate.leak_table import LEAKS, leaked_clips
+from likeness.curate.leaks import Direction, Leaks, find_leaks, write_leaks
 from likeness.curate.record import Dataset, locked, read_table
-from likeness.curate.run import model_hashes
+from likeness.curate.run import Summary, model_hashes, settle
 from likeness.curate.verdicts import CLIPS, FACES
 from likeness.errors import UserError
 from likeness.faces.canvas import REFERENCE_CROP_PX
@@ -40,7 +40,7 @@ class LeakSummary:
         direction: which side they were taken out of.
         table: ``leaks.parquet``.
         sheets: pictures to look at, the most similar faces first.
-        pairs: of each kind, if they were made anew; else empty.
+        decided: what became of the clips, if others are taken out than before; else None.
     """
 
     pictures: int
@@ -51,7 +51,7 @@ class LeakSummary:
     direction: Direction
     table: Path
     sheets: tuple[Path, ...]
-    pairs: dict[str, int]
+    decided: Summary | None
 
 
 def check_leaks(
@@ -68,9 +68,9 @@ def check_leaks(
     Args:
         dataset: folder of a curation.
         benchmark: folder of pictures; see :mod:`likeness.curate.benchmark` for how people are told apart.
-        direction: "benchmark" marks identities that are not to be measured with; "training" takes clips out of the pairs.
+        direction: "benchmark" marks identities that are not to be measured with; "training" drops clips, with the reason "leak".
         also: identities that somebody recognised on the sheets.
-        workers: threads, where the pairs are made anew.
+        workers: of :func:`~likeness.curate.run.decide_again`, where clips are dropped or come back.
         on_progress: called with the number of pictures that were looked at and of all.
 
     Raises:
@@ -85,11 +85,11 @@ def check_leaks(
         people = read_benchmark(Path(benchmark), FacePack.load(opened.faces), on_progress)
         faces = read_faces(folder)
         leaks = find_leaks(faces, people, opened.config.pairing.leak, also)
-        before = leaked_clips(folder)
+        before = leaked_clips(folder).keys()
         write_leaks(folder, leaks, faces, people, direction)
         sheets = write_sheets(folder, leaks, faces, people)
-        changed = not np.array_equal(before, leaked_clips(folder))
-        pairs = pair_dataset(folder, opened.config.pairing, workers=workers) if changed else {}
+        changed = before != leaked_clips(folder).keys()
+        decided = settle(opened, opened.current(), workers=workers) if changed else None
     names = np.array(people.identities)
     return LeakSummary(
         pictures=len(names),
@@ -100,7 +100,7 @@ def check_leaks(
         direction=direction,
         table=folder / LEAKS,
         sheets=sheets,
-        pairs=pairs,
+        decided=decided,
     )
 
 

@@ -1,7 +1,8 @@
 """Leaks: people of a benchmark who are in the training data, so that a model would be measured on faces that it has seen.
 
 All pictures of an identity leak if any training picture has a cosine greater than 0.45 with one of them (Concat-ID, A.1). The
-paper then takes the identity out of the benchmark; taking the clips out of the training data is the other way. The paper also
+paper then takes the identity out of the benchmark; taking the clips out of the training data is the other way: they are dropped
+with the reason "leak", until another check says otherwise, whatever thresholds are decided by meanwhile. The paper also
 has people look at the most similar training picture of each benchmark picture; it is found here for all of them, however
 dissimilar.
 
@@ -21,16 +22,12 @@ import pyarrow as pa
 from likeness.curate.benchmark import Benchmark
 from likeness.curate.cosine import cosines, lengths
 from likeness.curate.face_table import FaceTable
-from likeness.curate.record import read_table, write_table
+from likeness.curate.leak_table import LEAKS, SCHEMA
+from likeness.curate.record import Dataset, read_table, write_table
 from likeness.curate.verdicts import CLIPS
 from likeness.errors import UserError
 
 Direction = Literal["benchmark", "training"]
-LEAKS = "leaks.parquet"
-SCHEMA = pa.schema(
-    [("side", pa.string()), ("picture", pa.string()), ("identity", pa.string()), ("key", pa.string()), ("clip", pa.int64()),
-     ("face", pa.int64()), ("cosine", pa.float64()), ("dropped", pa.bool_())]
-)  # fmt: skip
 _PRODUCTS = 2**22  # held at once
 
 
@@ -42,6 +39,7 @@ class Leaks:
         nearest: ``int64 [M]``, row of the training face most similar to each benchmark picture; -1 for a picture without a face.
         cosine: ``float64 [M]``, their cosine; NaN for a picture without a face.
         leaked: ``bool [M]``, whether the picture's identity is in the training data.
+        threshold: a cosine above it was held to be the same person.
         clip: ``int64 [L]``, clips that show somebody of the benchmark, ascending.
         face: ``int64 [L]``, row of the most similar face of each of them.
         picture: ``int64 [L]``, the benchmark picture that it is most similar to.
@@ -51,6 +49,7 @@ class Leaks:
     nearest: np.ndarray
     cosine: np.ndarray
     leaked: np.ndarray
+    threshold: float
     clip: np.ndarray
     face: np.ndarray
     picture: np.ndarray
@@ -64,7 +63,7 @@ def find_leaks(faces: FaceTable, benchmark: Benchmark, threshold: float = 0.45, 
         faces: of the training clips.
         benchmark: pictures of its people, by the same recogniser.
         threshold: a cosine above it is the same person.
-        also: identities that somebody recognised with their own eyes.
+        also: identities that somebody recognised with their own eyes, in the faces that resemble their pictures most.
 
     Raises:
         UserError: embeddings of another recogniser, or an identity in ``also`` that the benchmark has not.
@@ -92,18 +91,27 @@ def find_leaks(faces: FaceTable, benchmark: Benchmark, threshold: float = 0.45, 
         hits = search.hits
     names = np.array(benchmark.identities)
     leaked = np.isin(names, [*names[cosine > threshold], *also])
-    found = np.concatenate([np.zeros(0, _HIT), *hits])
+    seen = np.flatnonzero(np.isin(names, also) & (nearest >= 0))
+    place = np.searchsorted(compared, seen)
+    by_eye = _hits(nearest[seen], place, cosine[seen])
+    found = np.concatenate([by_eye, *hits])
     clip = faces.clip[found["face"]]
     order = np.lexsort((found["face"], -found["cosine"], clip))
     best = order[np.flatnonzero(np.diff(clip[order], prepend=-1))]
     found = found[best]
     return Leaks(
-        nearest=nearest, cosine=cosine, leaked=leaked, clip=clip[best], face=found["face"],
+        nearest=nearest, cosine=cosine, leaked=leaked, threshold=threshold, clip=clip[best], face=found["face"],
         picture=compared[found["picture"]], clip_cosine=found["cosine"],
     )  # fmt: skip
 
 
 _HIT = np.dtype([("face", np.int64), ("picture", np.int64), ("cosine", np.float64)])
+
+
+def _hits(face: np.ndarray, picture: np.ndarray, cosine: np.ndarray) -> np.ndarray:
+    hits = np.empty(len(face), _HIT)
+    hits["face"], hits["picture"], hits["cosine"] = face, picture, cosine
+    return hits
 
 
 class _Search:
@@ -138,16 +146,15 @@ class _Search:
         over = np.flatnonzero(exact > self._threshold)
         over = over[np.lexsort((picture[over], -exact[over], face[over]))]
         over = over[np.flatnonzero(np.diff(face[over], prepend=-1))]
-        hits = np.empty(len(over), _HIT)
-        hits["face"], hits["picture"], hits["cosine"] = face[over], picture[over], exact[over]
-        self.hits.append(hits)
+        self.hits.append(_hits(face[over], picture[over], exact[over]))
 
 
 def write_leaks(folder: Path, leaks: Leaks, faces: FaceTable, benchmark: Benchmark, direction: Direction) -> None:
     """Write ``leaks.parquet`` in the folder of a dataset.
 
     A row with side "benchmark" for each of its pictures, with the most similar training face; a row with side "training" for
-    each clip that shows somebody of it. ``dropped`` is true for what leaks, on the side that is taken out.
+    each clip that shows somebody of it. ``dropped`` is true for what leaks, on the side that is taken out; ``threshold`` is null
+    where the cosine is not above it. The table bears the stamp of the faces that were compared.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -158,6 +165,7 @@ def write_leaks(folder: Path, leaks: Leaks, faces: FaceTable, benchmark: Benchma
     cosine = np.concatenate([leaks.cosine, leaks.clip_cosine])
     picture = np.concatenate([np.arange(len(there)), leaks.picture])
     missing = np.concatenate([~there, np.zeros(len(leaks.clip), bool)])
+    is_above = cosine > leaks.threshold  # not so for a picture without a face, whose cosine is NaN
     dropped = [leaks.leaked & (direction == "benchmark"), np.full(len(leaks.clip), direction == "training")]
     clips = pa.array(clip, mask=missing)
     columns = [
@@ -165,17 +173,8 @@ def write_leaks(folder: Path, leaks: Leaks, faces: FaceTable, benchmark: Benchma
         pa.array([benchmark.pictures[number] for number in picture], pa.string()),
         pa.array([benchmark.identities[number] for number in picture], pa.string()),
         keys.take(clips), clips, pa.array(np.concatenate([leaks.nearest, leaks.face]), mask=missing),
-        pa.array(cosine, mask=missing), pa.array(np.concatenate(dropped)),
+        pa.array(cosine, mask=missing), pa.array(np.full(len(cosine), leaks.threshold), mask=~is_above),
+        pa.array(np.concatenate(dropped)),
     ]  # fmt: skip
-    write_table(folder / LEAKS, pa.table(columns, schema=SCHEMA))
-
-
-def leaked_clips(folder: Path) -> np.ndarray:
-    """Rows of the clips of a dataset that were taken out for showing somebody of a benchmark, ``int64 [L]``."""
-    if not (folder / LEAKS).exists():
-        return np.zeros(0, np.int64)
-    table = read_table(folder / LEAKS, ["side", "key", "dropped"])
-    rows = zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True)
-    taken_out = {key for side, key, dropped in rows if side == "training" and dropped}
-    keys = read_table(folder / CLIPS, ["key"]).column("key").to_pylist()
-    return np.array([row for row, key in enumerate(keys) if key in taken_out], np.int64)
+    stamp = Dataset.open(folder).made.get("faces", "")
+    write_table(folder / LEAKS, pa.table(columns, schema=SCHEMA.with_metadata({"faces": stamp})))

@@ -30,10 +30,10 @@ import pyarrow as pa
 from likeness.curate.bands import Band, Picks
 from likeness.curate.config import Pairing
 from likeness.curate.face_table import FaceTable, read_faces
-from likeness.curate.leaks import leaked_clips
 from likeness.curate.mining import mine
-from likeness.curate.record import write_table
+from likeness.curate.record import read_table, write_table
 from likeness.curate.types import PairKind
+from likeness.curate.verdicts import CLIPS
 
 PAIRS = pa.schema(
     [("kind", pa.string()), ("clip", pa.int64()), ("references", pa.list_(pa.int64())),
@@ -111,7 +111,8 @@ def pair_dataset(
         CheckpointError: a table is lost or damaged.
         UserError: as :func:`build_pairs` and :func:`write_pairs`.
     """
-    faces, leaked = read_faces(folder), leaked_clips(folder)
+    statuses = read_table(folder / CLIPS, ["status"]).column("status").to_pylist()
+    faces, leaked = read_faces(folder), np.array([n for n, status in enumerate(statuses) if status != "ok"], np.int64)
     return write_pairs(folder, build_pairs(faces, config, without=leaked, workers=workers, on_progress=on_progress))
 
 

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from likeness.curate.config import CurationConfig
+from likeness.curate.leak_table import is_outdated
 from likeness.curate.record import Dataset, read_table
 from likeness.curate.report_choice import Verdicts, evenly, nearest, spread
 from likeness.curate.report_page import Failure, Gallery, Histogram, Page, Picture, Step, number, render
 from likeness.curate.report_pairs import ChosenPairs, choose_pairs, shrunk
-from likeness.curate.rules import NOT_IN_TOP, REASONS, RULES
+from likeness.curate.rules import LEAK, NOT_IN_TOP, REASONS, RULES
 from likeness.curate.tables import measures_of
 from likeness.curate.verdicts import CLIPS
 from likeness.media import atomic_write
@@ -47,8 +48,11 @@ _MEASURED: dict[str, tuple[str, str, float | None]] = {
     "face too small": ("share of the frame that faces cover", "%", 1.0),
     "face too large": ("share of the frame that faces cover", "%", 1.0),
     NOT_IN_TOP: ("score that ranks clips", "", None),
+    LEAK: ("cosine to a face of a benchmark", "", 1.0),
 }
-_SETTING = {rule.reason: rule.setting for rule in RULES} | {NOT_IN_TOP: "ranking.top"}
+_SETTING = {rule.reason: rule.setting for rule in RULES} | {NOT_IN_TOP: "ranking.top", LEAK: "pairing.leak"}
+_SECTION = {rule.reason: rule.section for rule in RULES} | {NOT_IN_TOP: "4.2", LEAK: "A.1"}
+_KEEPS = {rule.reason: rule.keeps for rule in RULES} | {NOT_IN_TOP: "at least", LEAK: "at most"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,10 @@ def _read(dataset: Dataset) -> _Tables:
     worse = clips.column("threshold").to_numpy()[reason == NOT_IN_TOP]
     if len(worse):
         limits[NOT_IN_TOP] = float(worse[0])
+    is_leak = reason == LEAK
+    values[LEAK] = np.where(is_leak, clips.column("value").to_numpy(), np.nan)
+    if is_leak.any():
+        limits[LEAK] = dataset.config.pairing.leak
     status = np.array(clips.column("status").to_pylist(), object)
     return _Tables(
         dataset=dataset,
@@ -163,6 +171,10 @@ def _notes(tables: _Tables) -> tuple[str, ...]:
         notes.append(
             "There is no aesthetics model (measuring.aesthetics): clips are ranked by optical flow and motion."
         )
+    if is_outdated(tables.dataset):
+        notes.append(
+            "Other clips are kept than those that were compared with a benchmark; run `likeness curate leaks` again."
+        )
     return tuple(notes)
 
 
@@ -186,11 +198,10 @@ def _funnel(tables: _Tables) -> tuple[Step, ...]:
 def _rule_told(tables: _Tables, reason: str) -> str:
     """A rule as a sentence: what is compared, with what, and where that is from."""
     name, unit, _ = _MEASURED[reason]
-    rule = next((rule for rule in RULES if rule.reason == reason), None)
-    section = "4.2" if rule is None else rule.section
-    source = ", ".join(filter(None, (_SETTING[reason], section and f"section {section}")))
-    keeps = "at least" if rule is None else rule.keeps
-    return f"{name}: {keeps} {number(tables.verdicts.limits[reason], unit)}" + (f" ({source})" if source else "")
+    source = ", ".join(filter(None, (_SETTING[reason], _SECTION[reason] and f"section {_SECTION[reason]}")))
+    return f"{name}: {_KEEPS[reason]} {number(tables.verdicts.limits[reason], unit)}" + (
+        f" ({source})" if source else ""
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ histograms

@@ -13,10 +13,11 @@
 | face too small          | share of the frame that faces cover                                   | ``thresholds.min_area`` 4 %    | 4.2       |
 | face too large          | the same                                                              | ``thresholds.max_area`` 90 %   | 4.2       |
 | not in top K            | weighted sum of aesthetics, optical flow and motion                   | ``ranking.top``                | 4.2       |
+| leak                    | cosine to a face of a benchmark, or somebody's eyes                   | ``pairing.leak`` 0.45          | A.1       |
 
 Rules are tried in this order and the first that fails gives the reason. Each looks at one clip alone, so verdicts depend on
-nothing else, and a changed threshold is decided again from stored measures; only the last compares clips. A rule without
-its measure (no caption, a face pack without a recogniser) does not apply, and :func:`unchecked` says so.
+nothing else, and a changed threshold is decided again from stored measures; only the last two compare clips, with one another
+and with the benchmark that ``likeness curate leaks`` was given. A rule without its measure (no caption, a face pack without a recogniser) does not apply, and :func:`unchecked` says so.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ RULES: tuple[Rule, ...] = (
     Rule("face too large", "at most", _largest_area, lambda c: c.thresholds.max_area, "thresholds.max_area", "4.2"),
 )
 NOT_IN_TOP = "not in top K"
-REASONS: tuple[str, ...] = (*(rule.reason for rule in RULES), NOT_IN_TOP)
+LEAK = "leak"
+REASONS: tuple[str, ...] = (*(rule.reason for rule in RULES), NOT_IN_TOP, LEAK)
 
 
 def decide(measures: Measures, config: CurationConfig, caption: str | None = None) -> Verdict:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 from likeness.curate.config import CurationConfig, Measuring
+from likeness.curate.leak_table import leaked_clips
 from likeness.curate.local import run_local
 from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_rows, write_table
 from likeness.curate.rules import RULES, decide
@@ -118,7 +119,7 @@ def curate(
             funnel = Counter({"from before": len(good), RULES[0].reason: len(clips) - len(good) - len(todo)})
             _measure(dataset, todo, states, run, funnel, progress)
             current = dataset.current()
-        summary = _finish(dataset, current, workers, pairing, measured=len(todo), reused=len(good))
+        summary = settle(dataset, current, workers=workers, pairing=pairing, measured=len(todo), reused=len(good))
     if len(clips) != summary.counts.clips or len(clips) != sum(summary.counts.statuses.values()):
         raise AssertionError(f"{len(clips)} clips went in and {summary.counts} came out")
     return summary
@@ -144,7 +145,7 @@ def decide_again(
     with locked(dataset) as folder:
         old = Dataset.open(folder)
         new = Dataset.create(folder, old.config.override(settings), old.basis.models, old.faces)
-        return _finish(new, new.current(), workers, pairing, measured=0, reused=0)
+        return settle(new, new.current(), workers=workers, pairing=pairing)
 
 
 def model_hashes(faces: Path, measuring: Measuring) -> dict[str, str]:
@@ -212,11 +213,17 @@ def _fate(outcome: Outcome, config: CurationConfig) -> str:
     return decide(outcome.measured.measures, config, outcome.source.caption).reason or "kept"
 
 
-def _finish(
-    dataset: Dataset, current: Current, workers: int, pairing: Callable[[int, int], None], *, measured: int, reused: int
+def settle(
+    dataset: Dataset,
+    current: Current,
+    *,
+    workers: int = 1,
+    pairing: Callable[[int, int], None] = lambda done, total: None,
+    measured: int = 0,
+    reused: int = 0,
 ) -> Summary:
-    """Make the final tables; faces and pairs only if other clips are kept or other pairs asked for than when they were made."""
-    clips, counts = decided_clips(dataset, current, workers=workers)
+    """Make the final tables of a dataset whose folder is locked; faces and pairs only if other clips are kept or other pairs asked for than when they were made."""
+    clips, counts = decided_clips(dataset, current, leaked=leaked_clips(dataset.folder), workers=workers)
     folder, made = dataset.folder, table_stamps(dataset, clips)
     tables = {"faces": [folder / FACES], "pairs": [folder / "pairs" / f"{kind}.parquet" for kind in get_args(PairKind)]}
     stale = {

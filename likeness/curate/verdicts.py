@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from likeness.curate.config import CurationConfig
 from likeness.curate.deciding import KEPT_COLUMNS, VERDICT, Share, decide_shares
 from likeness.curate.record import Current, Dataset
-from likeness.curate.rules import RULES, decide, rank
+from likeness.curate.rules import LEAK, RULES, decide, rank
 from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, reference_columns
-from likeness.curate.types import Measures
+from likeness.curate.types import Measures, Verdict
 from likeness.disk import full_disk_told
 from likeness.errors import UserError
 from likeness.media import atomic_write
@@ -47,7 +47,7 @@ class Counts:
         clips: all of them.
         statuses: clips by status; sums to ``clips``.
         reasons: those that are not kept, by status and reason.
-        faces: reference faces of those that are kept.
+        faces: reference faces of those that are kept or leak.
         uncaptioned: clips without a caption.
     """
 
@@ -63,17 +63,20 @@ def dropped_unseen(caption: str | None, config: CurationConfig) -> bool:
     return decide(_UNSEEN, config, caption).reason == RULES[0].reason
 
 
-def decided_clips(dataset: Dataset, current: Current, *, workers: int = 1) -> tuple[pa.Table, Counts]:
+def decided_clips(
+    dataset: Dataset, current: Current, *, leaked: Mapping[str, tuple[float, float | None]], workers: int = 1
+) -> tuple[pa.Table, Counts]:
     """Decide about every clip: what is to be written as ``clips.parquet``, source, verdict and measures of each.
 
     Args:
+        leaked: clips that leak, as of :func:`likeness.curate.leak_table.leaked_clips`.
         workers: processes that share a large record; the table does not depend on it.
 
     Raises:
         UserError: for clips that were not measured yet.
     """
     with _without_collector():
-        table = _decided(dataset, current, workers)
+        table = _decided(dataset, current, leaked, workers)
     statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
     counts = Counts(
         clips=len(table),
@@ -87,13 +90,24 @@ def decided_clips(dataset: Dataset, current: Current, *, workers: int = 1) -> tu
 def table_stamps(dataset: Dataset, clips: pa.Table) -> dict[str, str]:
     """What the tables of faces and of pairs follow from, as short hashes."""
     said = hashlib.sha256(dataset.basis.stamp.encode())
+    shown, leaking = faces_shown(clips), []
     columns = (clips.column(name).to_pylist() for name in ("status", "key", "clip_id"))
     for place, (status, key, clip_id) in enumerate(zip(*columns, strict=True)):
-        if status == "ok":
+        if shown[place]:
             said.update(f"{place} {key} {clip_id}\n".encode())
+            if status != "ok":
+                leaking.append(place)
     faces = said.hexdigest()[:16]
+    said.update(json.dumps(leaking).encode())
     said.update(json.dumps(dataset.config.to_dict()["pairing"], sort_keys=True).encode())
     return {"faces": faces, "pairs": said.hexdigest()[:16]}
+
+
+def faces_shown(clips: pa.Table) -> np.ndarray:
+    """Which clips have their faces in ``faces.parquet``, ``bool [N]``: those that are kept, and those that leak, by whose faces
+    the next check will find them again."""
+    statuses, reasons = clips.column("status").to_pylist(), clips.column("reason").to_pylist()
+    return np.array([s == "ok" or r == LEAK for s, r in zip(statuses, reasons, strict=True)], bool)
 
 
 @contextmanager
@@ -108,7 +122,9 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _decided(dataset: Dataset, current: Current, workers: int) -> pa.Table:
+def _decided(
+    dataset: Dataset, current: Current, leaked: Mapping[str, tuple[float, float | None]], workers: int
+) -> pa.Table:
     sources = dataset.sources()
     captions = sources.column("caption").to_pylist()
     index = {key: number for number, key in enumerate(sources.column("key").to_pylist())}
@@ -126,7 +142,7 @@ def _decided(dataset: Dataset, current: Current, workers: int) -> pa.Table:
         found = [*tables, rest]
     order = np.argsort(np.concatenate([at, unseen]), kind="stable")
     rows = pa.concat_tables(found).take(pa.array(order))
-    verdicts = _ranked(rows.select(VERDICT.names), sources.column("key"), dataset.config)
+    verdicts = _compared(rows.select(VERDICT.names), sources.column("key"), leaked, dataset.config)
     names = [*SOURCE.names, *VERDICT.names, *KEPT_COLUMNS]
     return pa.table([*sources.columns, *verdicts, *rows.select(KEPT_COLUMNS).columns], names=names)
 
@@ -155,15 +171,22 @@ def _unseen(places: np.ndarray, captions: Sequence[str | None], dataset: Dataset
     return pa.table([*nothing.columns, *dropped, pa.nulls(count, pa.float64())], names=[*KEPT_COLUMNS, *VERDICT.names])
 
 
-def _ranked(verdicts: pa.Table, keys: pa.ChunkedArray, config: CurationConfig) -> list[Any]:
-    """The columns of verdicts, with those clips dropped that pass every rule and are not among the best."""
-    if config.ranking.top is None:
+def _compared(
+    verdicts: pa.Table,
+    keys: pa.ChunkedArray,
+    leaked: Mapping[str, tuple[float, float | None]],
+    config: CurationConfig,
+) -> list[Any]:
+    """The columns of verdicts, with those clips dropped that pass every rule and are not among the best, or that leak."""
+    if config.ranking.top is None and not leaked:
         return verdicts.columns
-    lines = verdicts.to_pydict()
+    lines, names = verdicts.to_pydict(), keys.to_pylist()
     passed = [place for place, status in enumerate(lines["status"]) if status == "ok"]
-    scores = [lines["score"][place] for place in passed]
-    ranked = rank(keys.take(pa.array(passed, pa.int64())).to_pylist(), scores, config.ranking.top)
+    ranked = rank([names[place] for place in passed], [lines["score"][place] for place in passed], config.ranking.top)
     for place, verdict in zip(passed, ranked, strict=True):
+        if verdict.keep and names[place] in leaked:
+            value, threshold = leaked[names[place]]
+            verdict = Verdict(keep=False, reason=LEAK, value=value, threshold=threshold)
         if not verdict.keep:
             lines["status"][place], lines["reason"][place] = "dropped", verdict.reason
             lines["value"][place], lines["threshold"][place] = verdict.value, verdict.threshold
@@ -175,16 +198,16 @@ def _nulls(fields: Sequence[pa.Field], count: int) -> pa.Table:
 
 
 def write_faces(dataset: Dataset, current: Current, clips: pa.Table) -> int:
-    """Write ``faces.parquet``: the reference faces of the clips that are kept, in the order of ``clips.parquet``; ``clip`` is the
-    number of the row there. Returns how many there are.
+    """Write ``faces.parquet``: the reference faces of :func:`faces_shown`, in the order of ``clips.parquet``; ``clip`` is the number
+    of the row there. Returns how many there are.
 
     Embeddings are by far the largest part; they pass through a file, so that memory does not bound the size of a dataset.
 
     Raises:
         UserError: the disk is full.
     """
-    statuses, keys = clips.column("status").to_pylist(), clips.column("key").to_pylist()
-    index = {key: place for place, (key, status) in enumerate(zip(keys, statuses, strict=True)) if status == "ok"}
+    places = np.flatnonzero(faces_shown(clips))
+    index = dict(zip(clips.column("key").take(pa.array(places)).to_pylist(), places.tolist(), strict=True))
     parts: list[pa.Table] = []
     owners: list[np.ndarray] = []
     width = 0

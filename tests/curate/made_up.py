@@ -24,8 +24,8 @@ def measures(**changes) -> Measures:
     return Measures(**(values | changes))
 
 
-def dataset_of(folder: Path, outcomes: Sequence[Outcome]) -> Path:
-    """A data set in which workers have told just this."""
+def dataset_of(folder: Path, outcomes: Sequence[Outcome], faces: Path | None = None) -> Path:
+    """A data set in which workers have told just this, with the models of a folder or none."""
 
     def told(sources, make, *, workers, deadline_s):
         wanted = {source.key for source in sources}
@@ -35,7 +35,7 @@ def dataset_of(folder: Path, outcomes: Sequence[Outcome]) -> Path:
     pack.mkdir(exist_ok=True)
     (pack / "detector.onnx").write_bytes(b"a detector")
     sources = [outcome.source for outcome in outcomes]
-    return curate(sources, folder, CurationConfig(), faces=pack, runner=told).folder
+    return curate(sources, folder, CurationConfig(), faces=faces or pack, runner=told).folder
 
 
 def reference(key: str, track: int, embedding: list[float], folder: Path) -> ReferenceFace:

@@ -7,19 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stub_workers import Stub, clips, run_here
+from made_up import dataset_of, measures
+from stub_workers import contents
+from test_report_page import read
+from typer.testing import CliRunner
 
+from likeness.cli import app
 from likeness.curate import leaks as module
 from likeness.curate.benchmark import Benchmark, identity_of, read_benchmark
-from likeness.curate.config import CurationConfig
 from likeness.curate.face_table import FaceTable, read_faces
 from likeness.curate.leak_check import PER_SHEET, check_leaks
-from likeness.curate.leaks import Leaks, find_leaks, leaked_clips
+from likeness.curate.leak_table import is_outdated, leaked_clips
+from likeness.curate.leaks import Leaks, find_leaks
 from likeness.curate.record import Dataset
-from likeness.curate.run import curate, decide_again, model_hashes
+from likeness.curate.report import write_report
+from likeness.curate.run import decide_again
+from likeness.curate.supervise import Outcome
+from likeness.curate.types import ClipSource, Measured, ReferenceFace
 from likeness.errors import CheckpointError, UserError
 from likeness.faces import faces_folder
 from likeness.faces.align import arcface_template, estimate_similarity, warp
@@ -75,7 +81,7 @@ def reference(faces: FaceTable, people: Benchmark, threshold: float) -> Leaks:
     clip, face, picture, value = (np.array(column) for column in zip(*rows, strict=True))
     return Leaks(
         nearest=cosine.argmax(1), cosine=cosine.max(1), leaked=np.array([name in leaked for name in people.identities]),
-        clip=clip, face=face, picture=picture, clip_cosine=value,
+        threshold=threshold, clip=clip, face=face, picture=picture, clip_cosine=value,
     )  # fmt: skip
 
 
@@ -162,33 +168,27 @@ def pack() -> FacePack:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, pack: FacePack) -> Path:
-    """``set``, a dataset with two clips of each of two drawn people, as `likeness curate` leaves it, and ``benchmark``:
-    two pictures of person 2, one of person 3, and a picture of nobody."""
-    folder, config = tmp_path_factory.mktemp("drawn") / "set", CurationConfig()
-    folder.mkdir()
-    Dataset.create(folder, config, model_hashes(faces_folder(), config.measuring), str(faces_folder()))
-    embeddings, crops = [], []
+    """``set``, a dataset with two clips of each of two drawn people, and ``benchmark``: two pictures of person 2, one of person 3,
+    and a picture of nobody."""
+    folder = tmp_path_factory.mktemp("drawn") / "set"
+    outcomes = []
     for row, (person, number) in enumerate((person, number) for person in PEOPLE for number in (0, 1)):
         picture = draw_photograph(person, number, size=SIZE)
         face = pack.detect(picture)[0]
-        embeddings.append(np.asarray(pack.embed(picture, face), np.float16))
-        crops.append(f"crops/{row}.png")
+        candidate = ReferenceFace(
+            track=0, number=0, sample=0, time_s=0.0, box=(300.0, 0.0, 340.0, 40.0), keypoints=face.keypoints, score=0.9,
+            area=0.1, mean_x=0.5, embedding=np.asarray(pack.embed(picture, face), np.float32), crop=f"crops/{row}.png",
+        )  # fmt: skip
         write_picture(
-            folder / crops[-1], warp(picture, estimate_similarity(face.keypoints, arcface_template(448)), 448)
+            folder.parent / candidate.crop,
+            warp(picture, estimate_similarity(face.keypoints, arcface_template(448)), 448),
         )
-    count = len(crops)
-    table = {
-        "key": [f"{row:016x}" for row in range(count)],
-        "path": [f"{row}.mp4" for row in range(count)],
-        "width": [640] * count,
-    }
-    pq.write_table(pa.table(table), folder / "clips.parquet")
-    faces = {
-        "clip": np.arange(count), "track": np.zeros(count, np.int16), "number": np.zeros(count, np.int16),
-        "mean_x": np.full(count, 0.5), "box": pa.array([[300.0, 0.0, 340.0, 40.0]] * count, pa.list_(pa.float32(), 4)),
-        "embedding": pa.array(embeddings, pa.list_(pa.float16())), "crop": crops,
-    }  # fmt: skip
-    pq.write_table(pa.table(faces), folder / "faces.parquet")
+        measured = Measured(
+            clip_id=f"{row:032x}", measures=measures(), faces=(), references=(candidate,), thumbnail=b""
+        )
+        outcomes.append(Outcome(source=ClipSource(path=f"/clips/{row}.mp4"), status="ok", measured=measured))
+    dataset_of(folder, outcomes, faces_folder())
+    (folder.parent / "crops").rename(folder / "crops")
     for person, number in ((2, 4), (2, 5), (3, 1)):
         path = folder.parent / "benchmark" / f"{person * 10 + number}_x_man_P{person}_{number}.png"
         write_picture(path, draw_photograph(person, number, size=SIZE))
@@ -213,7 +213,7 @@ def test_a_check_against_a_benchmark(dataset: Path, benchmark: Path) -> None:
     summary = check_leaks(dataset, benchmark, on_progress=lambda *call: seen.append(call))
     assert seen[-1] == (4, 4)
     assert (summary.pictures, summary.identities, summary.leaked) == (4, 3, ("P2",))
-    assert summary.without_face == ("empty/wall.png",) and summary.clips == 2 and summary.pairs == {}
+    assert summary.without_face == ("empty/wall.png",) and summary.clips == 2 and summary.decided is None
     rows = pq.read_table(summary.table).to_pylist()
     assert [(row["side"], row["identity"], row["dropped"]) for row in rows] == [
         ("benchmark", "P2", True), ("benchmark", "P2", True), ("benchmark", "P3", False), ("benchmark", "empty", False),
@@ -221,38 +221,91 @@ def test_a_check_against_a_benchmark(dataset: Path, benchmark: Path) -> None:
     ]  # fmt: skip
     assert all(row["clip"] in (2, 3) and row["cosine"] > 0.45 for row in rows if row["identity"] == "P2")
     assert rows[2]["cosine"] <= 0.45
-    assert [row["key"] for row in rows[-2:]] == [f"{2:016x}", f"{3:016x}"]
+    assert [row["threshold"] for row in rows] == [0.45, 0.45, None, None, 0.45, 0.45]
+    assert [row["key"] for row in rows[-2:]] == [ClipSource(path=f"/clips/{row}.mp4").key for row in (2, 3)]
     assert rows[3]["clip"] is rows[3]["face"] is rows[3]["key"] is rows[3]["cosine"] is None
-    assert len(leaked_clips(dataset)) == 0
+    assert not leaked_clips(dataset) and verdicts(dataset) == [("ok", "")] * 4
     sheet = read_picture(summary.sheets[0])
     assert summary.sheets == (dataset / "leaks" / "001.png",) and sheet.shape[0] > 700 and sheet.shape[1] > 2000
 
 
-def test_taking_clips_out_of_the_training_data_makes_the_pairs_anew(dataset: Path, benchmark: Path) -> None:
+def verdicts(dataset: Path) -> list[tuple[str, str]]:
+    rows = pq.read_table(dataset / "clips.parquet").to_pylist()
+    return [(row["status"], row["reason"]) for row in rows]
+
+
+def paired(dataset: Path) -> set[int]:
+    return set(pq.read_table(dataset / "pairs" / "pretraining.parquet").column("clip").to_pylist())
+
+
+LEAKED = [("ok", ""), ("ok", ""), ("dropped", "leak"), ("dropped", "leak")]
+
+
+def test_clips_that_leak_are_dropped_with_their_reason(dataset: Path, benchmark: Path) -> None:
+    before = contents(dataset)
     summary = check_leaks(dataset, benchmark, "training")
-    assert leaked_clips(dataset).tolist() == [2, 3] and summary.direction == "training"
-    assert summary.pairs["pretraining"] == 2
-    assert pq.read_table(dataset / "pairs" / "pretraining.parquet").column("clip").to_pylist() == [0, 1]
-    rows = pq.read_table(summary.table).to_pylist()
-    assert [row["dropped"] for row in rows] == [False] * 4 + [True] * 2
-    assert check_leaks(dataset, benchmark).pairs["pretraining"] == 4, "and back"
+    assert verdicts(dataset) == LEAKED and paired(dataset) == {0, 1}
+    assert summary.decided and summary.decided.counts.statuses == {"ok": 2, "dropped": 2}
+    assert summary.decided.counts.reasons == {("dropped", "leak"): 2} and summary.decided.pairs["pretraining"] == 2
+    rows = pq.read_table(dataset / "clips.parquet").to_pylist()
+    cosines = {key: cosine for key, (cosine, _) in leaked_clips(dataset).items()}
+    assert {row["key"]: row["value"] for row in rows[2:]} == cosines and rows[2]["threshold"] == 0.45 < rows[2]["value"]
+    assert [row["dropped"] for row in pq.read_table(summary.table).to_pylist()] == [False] * 4 + [True] * 2
+    again = check_leaks(dataset, benchmark, "training")
+    assert again.clips == 2 and again.decided is None, "who is taken out is still compared"
+    back = check_leaks(dataset, benchmark)
+    assert back.decided and back.decided.pairs["pretraining"] == 4
+    assert {name: data for name, data in contents(dataset).items() if "leaks" not in name} == before
 
 
-def test_clips_that_were_taken_out_stay_out_of_later_pairs(tmp_path: Path) -> None:
-    (tmp_path / "pack").mkdir()
-    (tmp_path / "pack" / "detector.onnx").write_bytes(b"a detector")
-    folder = tmp_path / "set"
-    curate(clips(4), folder, faces=tmp_path / "pack", make=Stub(str(tmp_path)), runner=run_here)
+def test_clips_that_leak_stay_out_whatever_is_decided(dataset: Path, benchmark: Path) -> None:
+    check_leaks(dataset, benchmark, "training")
+    decide_again(dataset, ["pairing.seed=5", "thresholds.max_breaks=0.1"])
+    assert verdicts(dataset) == LEAKED and paired(dataset) == {0, 1}
+    decide_again(dataset, ["thresholds.min_duration_s=4"])
+    assert verdicts(dataset) == [("dropped", "too short")] * 4, "the first rule gives the reason"
+    decide_again(dataset, ["thresholds.min_duration_s=1"])
+    assert verdicts(dataset) == LEAKED
 
-    def paired() -> set[int]:
-        return set(pq.read_table(folder / "pairs" / "pretraining.parquet").column("clip").to_pylist())
 
-    before, keys = paired(), pq.read_table(folder / "clips.parquet").column("key").to_pylist()
-    leaking, other = sorted(before)[:2]
-    taken_out = {"side": ["training", "benchmark"], "key": [keys[leaking], keys[other]], "dropped": [True, True]}
-    pq.write_table(pa.table(taken_out), folder / "leaks.parquet")
-    decide_again(folder, ["pairing.seed=5"])
-    assert paired() == before - {leaking}
+def test_clips_that_were_never_compared_are_told_of(dataset: Path, benchmark: Path) -> None:
+    decide_again(dataset, ["ranking.top=3"])
+    assert not is_outdated(Dataset.open(dataset)), "where there is no benchmark"
+    check_leaks(dataset, benchmark)
+    assert not is_outdated(Dataset.open(dataset))
+    decide_again(dataset, ["ranking.top=4"])
+    assert is_outdated(Dataset.open(dataset))
+    assert "Other clips are kept than those" in write_report(dataset).read_text()
+    check_leaks(dataset, benchmark)
+    assert "Other clips are kept than those" not in write_report(dataset).read_text()
+
+
+def test_whom_somebody_recognised_is_taken_out_with_the_face_beside_it(dataset: Path, benchmark: Path) -> None:
+    for number in (4, 5):
+        (benchmark / f"2{number}_x_man_P2_{number}.png").unlink()
+    assert check_leaks(dataset, benchmark, "training").clips == 0
+    summary = check_leaks(dataset, benchmark, "training", also=["P3"])
+    (row,) = [row for row in pq.read_table(summary.table).to_pylist() if row["identity"] == "P3" and row["dropped"]]
+    assert row["side"] == "training" and row["threshold"] is None and row["cosine"] <= 0.45
+    assert verdicts(dataset)[row["clip"]] == ("dropped", "leak") and verdicts(dataset).count(("ok", "")) == 3
+
+
+def test_the_command_says_what_became_of_the_clips(dataset: Path, benchmark: Path) -> None:
+    words = ["curate", "leaks", str(dataset), str(benchmark), "--drop", "training"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split() == [str(dataset / "leaks.parquet")]
+    assert "1 of 3 people in 4 pictures are among the training faces and cost 2 clips: P2" in result.stderr
+    assert "curated: 4 clips: kept 2, dropped 2" in result.stderr and "pretraining 2" in result.stderr
+    assert "section A.1" in (dataset / "report.html").read_text()
+
+
+def test_the_report_shows_what_leaked(dataset: Path, benchmark: Path) -> None:
+    assert "cosine to a face of a benchmark" not in write_report(dataset).read_text()
+    check_leaks(dataset, benchmark, "training")
+    text = " ".join(" ".join(read(write_report(dataset).read_text()).texts).split())
+    assert "cosine to a face of a benchmark: at most 0.45 (pairing.leak, section A.1)" in text
+    assert "leak" in text and "kept 2 50.0%" in text
 
 
 def test_sheets_of_an_earlier_check_are_removed(
@@ -267,7 +320,7 @@ def test_sheets_of_an_earlier_check_are_removed(
 
 
 def test_mistakes_are_told(dataset: Path, benchmark: Path, pack: FacePack, tmp_path: Path) -> None:
-    before = sorted(path.name for path in dataset.iterdir())
+    before = contents(dataset)
     with pytest.raises(UserError, match="There is no folder"):
         check_leaks(dataset, tmp_path / "nowhere")
     (tmp_path / "none").mkdir()
@@ -284,5 +337,6 @@ def test_mistakes_are_told(dataset: Path, benchmark: Path, pack: FacePack, tmp_p
     run.write_text(run.read_text().replace('"faces/', '"faces/another-'))
     with pytest.raises(UserError, match=r"have changed since .* measured \(faces/another-"):
         check_leaks(dataset, benchmark)
-    assert sorted(path.name for path in dataset.iterdir() if path.name != ".lock") == before
+    run.write_text(run.read_text().replace('"faces/another-', '"faces/'))
+    assert contents(dataset) == before
     assert len(read_faces(dataset)) == 4
