@@ -22,6 +22,7 @@ from typing import Any
 
 from likeness.errors import UserError
 from likeness.method import ReferenceKind
+from likeness.textfile import parse_json
 
 PICTURE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif", ".jfif", ".ppm")
@@ -112,11 +113,11 @@ def _json_lines(path: Path, text: str) -> Iterator[BatchItem]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path.name} line {number}"
-            yield _entry(_parse_json(line, where), where, path.parent)
+            yield _entry(parse_json(line, where), where, path.parent)
 
 
 def _json_document(path: Path, text: str) -> Iterator[BatchItem]:
-    document = _parse_json(text, path.name)
+    document = parse_json(text, path.name)
     if isinstance(document, list):
         for number, entry in enumerate(document, 1):
             yield _entry(entry, f"{path.name} entry {number}", path.parent)
@@ -179,13 +180,6 @@ def _read_text(path: Path) -> str:
         raise UserError(
             f"cannot read the batch file {path} ({error.strerror}); check the path and its permissions"
         ) from None
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error}); mend it there") from None
 
 
 def _is_picture(field: str, folder: Path) -> bool:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 from likeness.curate.types import ClipSource
 from likeness.errors import UserError
+from likeness.textfile import parse_json, read_text
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
@@ -137,7 +137,7 @@ def _video(path: Path) -> ClipSource:
     if path.parent.name == "videos":
         places.append(path.parent.with_name("labels") / f"{path.stem}.txt")
     label = next((place for place in places if place.is_file()), None)
-    caption = _text_of(label).strip() if label else None
+    caption = read_text(label).strip() if label else None
     return ClipSource(path=str(path), caption=caption or None, origin=path.name)
 
 
@@ -149,9 +149,9 @@ def _entries(path: Path, suffix: str) -> Iterator[tuple[Any, str]]:
     if suffix == ".parquet":
         yield from ((row, "row") for row in _parquet_rows(path))
         return
-    text = _text_of(path)
+    text = read_text(path)
     if suffix == ".json":
-        entries = _parsed(text, str(path))
+        entries = parse_json(text, str(path))
         if not isinstance(entries, list):
             raise UserError(f"{path} holds no list; clips are a list of {{video_path, caption}} or of paths.")
         yield from ((entry, "entry") for entry in entries)
@@ -159,7 +159,7 @@ def _entries(path: Path, suffix: str) -> Iterator[tuple[Any, str]]:
         lines = text.split("\n")
         while lines and not lines[-1].strip():
             lines.pop()
-        yield from ((_parsed(line, f"{path.name}, line {number}"), "line") for number, line in enumerate(lines, 1))
+        yield from ((parse_json(line, f"{path.name}, line {number}"), "line") for number, line in enumerate(lines, 1))
     else:
         yield from ((row, "row") for row in _csv_rows(path, text, "\t" if suffix == ".tsv" else ","))
 
@@ -243,19 +243,3 @@ def _seconds(entry: Mapping[str, Any], name: str, where: str) -> float | None:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise UserError(f"{where}: {name} is {value!r:.60}; it must be seconds into the video, 0 or more.")
     return seconds
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); mend it there.") from error

@@ -28,6 +28,7 @@ from likeness.evaluate.run_folder import read_run_folder
 from likeness.evaluate.types import Item
 from likeness.media import atomic_write, sha256_bytes
 from likeness.sidecar import portable_path
+from likeness.textfile import read_text
 
 LAYOUTS = (
     "ConsisID-Benchmark (a folder with video_caption_eval_old.csv and pictures), Concat-ID (a .txt file of prompt@@photo "
@@ -228,12 +229,7 @@ def _vip(root: Path) -> list[Wanted]:
         if not pictures:
             raise UserError(f"{folder} has prompts but no image.png. Copy the benchmark again.")
         for prompt in prompts:
-            try:
-                text = " ".join(prompt.read_text(encoding="utf-8-sig").split())
-            except (OSError, UnicodeDecodeError):
-                raise UserError(
-                    f"The prompt {prompt} cannot be read as UTF-8 text. Copy the benchmark again."
-                ) from None
+            text = " ".join(read_text(prompt, f"The benchmark's prompt {prompt}").split())
             names = (f"{folder.name}/{prompt.stem}", f"{folder.name}_{prompt.stem}")
             rows.append(_wanted(names[1], text, pictures, _people(pictures, True), folder.name, names, {}))
     return rows

@@ -16,6 +16,7 @@ from likeness.errors import UserError
 from likeness.media import read_picture, sha256_file
 from likeness.method import ReferenceKind
 from likeness.sidecar import read_sidecar
+from likeness.textfile import read_text
 
 MAX_SEED = 2**63 - 1
 MAX_CANDIDATES = 1000
@@ -167,14 +168,7 @@ def prompt_text(given: str) -> str:
             raise UserError(
                 f"The prompt file {given} is larger than {MAX_PROMPT_BYTES // 2**20} MiB; that is no prompt. Shorten it."
             )
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise UserError(f"The prompt file {given} is not a UTF-8 text. Save it as UTF-8.") from None
-        except OSError as error:
-            raise UserError(
-                f"The prompt file {given} cannot be read: {error.strerror}. Check its permissions."
-            ) from None
+        text = read_text(path, f"The prompt file {given}")
     elif path.suffix.lower() in _TEXT_SUFFIXES and not re.search(r"\s", given):
         raise UserError(f"There is no prompt file {given}. Check the path, or give the prompt itself.")
     text = " ".join(text.split())

@@ -14,7 +14,6 @@ turn comes, so that one lost clip among a million stops nobody.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, get_args
 
 from likeness.errors import UserError
 from likeness.method import ReferenceKind
+from likeness.textfile import parse_json, read_text
 
 SEPARATOR = "@@"
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -84,16 +84,16 @@ def _read(path: Path) -> Iterator[Pair]:
     elif not path.exists():
         raise UserError(f"There is no file {path} with training pairs. Check the path.")
     elif suffix == ".json":
-        entries = _parse(_read_text(path), str(path))
+        entries = parse_json(read_text(path), str(path))
         if not isinstance(entries, list):
             raise UserError(f"{path} holds no list; training pairs are a list of {{video_path, caption, image_path}}.")
         for number, entry in enumerate(entries, 1):
             yield _pair(entry, f"{path.name}, entry {number}", path.parent)
     elif suffix == ".jsonl":
-        for number, line in enumerate(_read_text(path).split("\n"), 1):
+        for number, line in enumerate(read_text(path).split("\n"), 1):
             if line.strip():
                 where = f"{path.name}, line {number}"
-                yield _pair(_parse(line, where), where, path.parent)
+                yield _pair(parse_json(line, where), where, path.parent)
     elif suffix == ".parquet":
         yield from _read_parquet(path)
     else:
@@ -137,7 +137,7 @@ def _read_folder(folder: Path) -> Iterator[Pair]:
         if picture is None:
             raise UserError(f"{where}: its reference images/{clip.stem}.png is missing.")
         mask = _beside(folder / "masks", clip.stem, PICTURE_SUFFIXES + VIDEO_SUFFIXES)
-        entry = {"video_path": str(clip), "caption": _read_text(label), "image_path": [str(picture)]}
+        entry = {"video_path": str(clip), "caption": read_text(label), "image_path": [str(picture)]}
         if mask is not None:
             entry["mask_path"] = str(mask)
         yield _pair(entry, where, Path())
@@ -182,19 +182,3 @@ def _texts(entry: Mapping[str, Any], name: str, where: str) -> list[str]:
         given = "is missing" if name not in entry else f"is {value!r:.60}"
         raise UserError(f"{where}: {name} {given}; it must be one text, or several joined by {SEPARATOR}.")
     return [text.strip() for text in values]
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Check its permissions.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); mend it there.") from error
