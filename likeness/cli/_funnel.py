@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from types import TracebackType
+from collections.abc import Mapping
 
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from likeness.cli._group import print_line
+from likeness.cli._progress import TerminalBar
 
 _LINES = 20  # in a log file, over a whole run
 
@@ -30,45 +21,13 @@ class _Rate(ProgressColumn):
         return Text(rate, style="progress.data.speed")
 
 
-class _ProgressWithLine(Progress):
-    line: str = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield from super().get_renderables()
-        if self.line:
-            yield Text(self.line, style="dim")
-
-
-class FunnelBar:
+class FunnelBar(TerminalBar):
     """A bar with a line below it on a terminal; elsewhere a line now and then. Use as a context manager."""
 
     def __init__(self, text: str, *, quiet: bool = False, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self.is_shown = console.is_terminal and not quiet
+        super().__init__(text, quiet=quiet, console=console, columns=(_Rate(),), counts_clips=True)
         self._text, self._quiet = text, quiet
-        self._progress = _ProgressWithLine(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            disable=not self.is_shown,
-        )
-        self._task = self._progress.add_task(text, total=None, counts_clips=True)
         self._began_s, self._first, self._told = 0.0, -1, -1
-
-    def __enter__(self) -> FunnelBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def update(self, done: int, total: int, funnel: Mapping[str, int]) -> None:
         """So many of `total` clips are through; `funnel` counts them by what became of them, "kept" or a reason."""

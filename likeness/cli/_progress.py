@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from likeness.cli._group import print_line
 
 
-class Bar:
-    """One bar that is redrawn in place on a terminal and silent elsewhere (a log file wants lines, not bars).
+class _ProgressWithLine(Progress):
+    line: str = ""
 
-    Use as a context manager; `update` moves it, `restart` begins the next item, `aside` makes room for lines.
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.line:
+            yield Text(self.line, style="dim")
+
+
+class TerminalBar:
+    """One bar that is redrawn in place on a terminal and silent elsewhere (a log file wants lines, not bars); a context manager.
+
+    Args:
+        text: before the bar.
+        quiet: silent on a terminal too.
+        console: in place of stderr's.
+        columns: further ones, between the counts and the times.
+        fields: what these columns read of the task.
     """
 
-    def __init__(self, text: str, *, quiet: bool = False) -> None:
-        console = Console(stderr=True)
+    def __init__(
+        self,
+        text: str,
+        *,
+        quiet: bool = False,
+        console: Console | None = None,
+        columns: Sequence[ProgressColumn] = (),
+        **fields: Any,
+    ) -> None:
+        console = console or Console(stderr=True)
         self.is_shown = console.is_terminal and not quiet
-        self._progress = Progress(
+        self._progress = _ProgressWithLine(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *columns,
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -32,9 +65,9 @@ class Bar:
             redirect_stdout=False,
             disable=not self.is_shown,
         )
-        self._task = self._progress.add_task(text, total=None)
+        self._task = self._progress.add_task(text, total=None, **fields)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -42,6 +75,10 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class Bar(TerminalBar):
+    """The usual bar: `update` moves it, `restart` begins the next item, `aside` makes room for lines."""
 
     def restart(self, text: str) -> None:
         """Begins anew under another text, its length not known yet."""
