@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from likeness.errors import UserError
 
-CHUNK_ROWS = 2048  # rows converted at once
-CHUNK_PAIRS = 2048  # pairs compared at once
+CHUNK_ROWS = 256  # rows converted at once: they stay in the cache
+CHUNK_PAIRS = 256  # pairs compared at once
 
 
 def cosines(vectors: np.ndarray, norms: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -27,7 +28,7 @@ def cosines(vectors: np.ndarray, norms: np.ndarray, first: np.ndarray, second: n
     dots = np.empty(len(first))
     for start in range(0, len(first), CHUNK_PAIRS):
         part = slice(start, start + CHUNK_PAIRS)
-        dots[part] = _sums(vectors[first[part]].astype(np.float64) * vectors[second[part]])
+        dots[part] = _sums(_products(vectors[first[part]], vectors[second[part]]))
     return dots / (norms[first] * norms[second])
 
 
@@ -45,7 +46,7 @@ def lengths(vectors: np.ndarray, start: int = 0) -> np.ndarray:
     norms = np.empty(len(vectors))
     for low in range(0, len(vectors), CHUNK_ROWS):
         part = slice(low, low + CHUNK_ROWS)
-        norms[part] = np.sqrt(_sums(vectors[part].astype(np.float64) ** 2))
+        norms[part] = np.sqrt(_sums(_products(vectors[part], vectors[part])))
     bad = np.flatnonzero(~(norms > 0) | ~np.isfinite(norms))
     if len(bad):
         raise UserError(
@@ -55,12 +56,20 @@ def lengths(vectors: np.ndarray, start: int = 0) -> np.ndarray:
     return norms
 
 
+def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Products ``[P, D]`` of numbers, number by number: ``float64``, or ``float32`` where that is exact, which is faster."""
+    if first.dtype != np.float16:
+        return first.astype(np.float64) * second
+    wide = [torch.tensor(rows).float() for rows in (first, second)]  # 11 bits each; numpy takes ten times as long
+    return (wide[0] * wide[1]).numpy()
+
+
 def _sums(products: np.ndarray) -> np.ndarray:
-    """Sums of the rows of ``float64 [P, D]``, always added in the same order."""
+    """Sums of the rows of ``[P, D]`` in float64, always added in the same order."""
     width = products.shape[1]
     while width > 1:
         half = width // 2
-        folded = products[:, :half] + products[:, half : 2 * half]
+        folded = np.add(products[:, :half], products[:, half : 2 * half], dtype=np.float64)
         if width % 2:
             folded[:, 0] += products[:, -1]
         products, width = folded, half

@@ -31,6 +31,7 @@ from likeness.curate.quantised import Codes, Prefilter, encode, full_precision
 
 CPU_BLOCK, GPU_BLOCK = 1024, 16384  # rows of a tile: products fit into a processor's cache, or keep a GPU busy
 STRIP = 64  # products of a row that are looked at together
+CROWDED = 8  # beyond one in so many strips with a hit, the other halves of codes are multiplied all at once
 CHUNK_PRODUCTS = 2**20  # products searched for hits at once: bounds the memory where everybody looks alike
 CHUNK_PAIRS = 2**16  # hits looked at together
 PROGRESS_S = 0.2  # between two calls of on_progress
@@ -100,7 +101,7 @@ class Search:
             bands=tuple(bands),
             seeker_hash=_mixed(keys ^ _mixed(np.array([seed % 2**64], np.uint64))),
             found_hash=_mixed(keys + np.uint64(0x9E3779B97F4A7C15)),
-            codes=encode(vectors, norms, prefilter, block, device),
+            codes=encode(vectors, norms, prefilter, block, device, min(band.low for band in bands)),
             block=block,
         )
 
@@ -125,24 +126,32 @@ class Search:
 
     def hits(self, found: Found, tiles: Iterable[Tile]) -> Iterator[tuple[np.ndarray, ...]]:
         """Pairs that may lie in a band, each once, with their products as cosines; some at a time."""
-        errors, out = self.codes.errors, None
+        codes, out = self.codes, None
         low = min(band.low for band in self.bands)
+        errors = codes.errors.reshape(-1, self.block).max(1).tolist()
         for first, second in tiles:
             rows, columns = (slice(number * self.block, (number + 1) * self.block) for number in (first, second))
-            out = self.codes.product(rows, columns, out)
-            least = self.codes.least(low, float(errors[rows].max()), float(errors[columns].max()))
-            # Most strips of a row have no hit, which one cheap look tells.
+            half, out = codes.half, codes.product(rows, columns, out)
+            least = codes.least(low, errors[first], errors[second])
             strips = out.view(-1, STRIP)
-            some = torch.nonzero(torch.ge(strips.amax(1), least))[:, 0]
+            some = _reached(strips, least)
+            if half is not None and len(some) * CROWDED > len(strips):
+                half, out = None, out.add_(half.product(rows, columns))
+                some = _reached(strips, least)
             for part in some.split(CHUNK_PRODUCTS // STRIP):
                 values = strips[part]
                 strip, place = torch.nonzero(torch.ge(values, least), as_tuple=True)
-                near = values[strip, place].double().cpu().numpy() * self.codes.unit
+                product = values[strip, place].double().cpu().numpy()
                 row, column = np.divmod((part[strip] * STRIP + place).cpu().numpy(), self.block)
                 i, j = rows.start + row, columns.start + column
                 wanted = (i < j) & (j < len(self.vectors))
                 wanted[wanted] = self.groups[i[wanted]] != self.groups[j[wanted]]
-                yield i[wanted], j[wanted], near[wanted]
+                i, j, product = i[wanted], j[wanted], product[wanted]
+                if half is not None:
+                    product = product + half.rest(i, j)
+                    near = product >= least
+                    i, j, product = i[near], j[near], product[near]
+                yield i, j, product * codes.unit
             found.tiles += 1
 
     def _reduce_all(self, found: Found, hits: Sequence[tuple[np.ndarray, ...]]) -> None:
@@ -267,6 +276,11 @@ def _taken(tiles: deque[Tile]) -> Iterator[Tile]:
             yield tiles.popleft()
         except IndexError:
             return
+
+
+def _reached(strips: torch.Tensor, least: float) -> torch.Tensor:
+    """Numbers of the strips with a product that large. Most have none, which one cheap look tells."""
+    return torch.nonzero(torch.ge(strips.amax(1), least))[:, 0]
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

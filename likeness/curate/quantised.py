@@ -13,6 +13,14 @@ An int8 code has one step for all vectors and all numbers of them, so that one i
 products. ArcFace spreads vectors evenly over their numbers, and a code is wrong by about 0.011. Models such as CLIP put most
 of a vector into a few numbers; where codes turn out bad, the vectors are turned first, by a random rotation, which leaves
 cosines as they are and spreads every vector.
+
+Where only large cosines are sought, half of a code rules out nearly all pairs. Let codes ``(a, b)`` and ``(a', b')`` be cut in two and
+``|b| <= f``, ``|b'| <= f'``; then
+
+    a . a' + b . b' <= a . a' + f f'
+
+and the right side is a product of half the size, of ``(a, f)`` and ``(a', f')``. Between strangers it stands for about 0.5, far below
+0.7. What the other halves add is computed for the pairs that are left (:class:`Half`), whose products are then what they were.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likeness.curate.cosine import CHUNK_ROWS
+from likeness.curate.cosine import CHUNK_PAIRS, CHUNK_ROWS
 
 # What the products are computed in. All give the same pairs; int8 is the fastest where the processor has instructions for it.
 Prefilter = Literal["int8", "bfloat16", "float32"]
@@ -38,6 +46,8 @@ CLIP_SIGMAS = (
     5.0  # the largest number of an int8 code, in standard deviations: larger ones are cut, which is a large error
 )
 UNEVEN = 0.015  # mean error of codes beyond which vectors are turned
+HALVED_LOW = 0.6  # least cosine, and widths, for which half of a code rules out nearly all pairs
+HALVED_WIDTHS = range(256, 2049)
 _UNIT_ROUNDOFF = 2.0**-24  # float32
 _BF16_ROUNDOFF = 2.0**-9  # bfloat16, of what is below 1
 
@@ -51,12 +61,14 @@ class Codes:
         errors: ``float64 [N']``, the distance between a unit vector and what its code stands for.
         unit: the cosine that a product of 1 stands for.
         slack: what rounding may add to the difference between a product and the cosine.
+        half: where ``values`` are halves, whose products are upper bounds: the other halves.
     """
 
     values: Tensor
     errors: np.ndarray
     unit: float
     slack: float
+    half: Half | None = None
 
     def product(self, first: slice, second: slice, out: Tensor | None = None) -> Tensor:
         """Products of two blocks of codes, ``[rows of first, rows of second]``, written into ``out`` if given."""
@@ -73,7 +85,41 @@ class Codes:
         return least if self.values.is_floating_point() else math.floor(least)  # compared as whole numbers
 
 
-def encode(vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: int, device: torch.device) -> Codes:
+@dataclass(frozen=True, eq=False)
+class Half:
+    """The halves of int8 codes that are left out of a first look.
+
+    Attributes:
+        values: ``int8 [N', D'']``, ``b``.
+        filled: ``int32 [N']``; that many are in each of ``places`` numbers of the other half, so that ``f^2 = places * filled^2``.
+        places: several, since ``f`` is too large for one.
+    """
+
+    values: Tensor
+    filled: Tensor
+    places: int
+
+    def rest(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """What makes bounds products, ``b . b' - f f'``: ``int64 [P]``, for pairs of rows ``[P]``."""
+        values, filled = self.values.numpy(), self.filled.numpy()
+        rest = np.empty(len(first), np.int64)
+        for start in range(0, len(first), CHUNK_PAIRS):
+            part = slice(start, start + CHUNK_PAIRS)
+            i, j = first[part], second[part]
+            # Exact: whole numbers below 2^24 all the way.
+            sums = np.einsum("pd,pd->p", values[i].astype(np.float32), values[j].astype(np.float32))
+            rest[part] = sums.astype(np.int64) - self.places * filled[i] * filled[j]
+        return rest
+
+    def product(self, first: slice, second: slice) -> Tensor:
+        """The same for two blocks of rows, ``int32 [rows of first, rows of second]``."""
+        rest = torch._int_mm(self.values[first], self.values[second].T)
+        return rest.sub_(torch.outer(self.places * self.filled[first], self.filled[second]))
+
+
+def encode(
+    vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: int, device: torch.device, low: float = -1.0
+) -> Codes:
     """Codes of some vectors.
 
     Args:
@@ -83,6 +129,7 @@ def encode(vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: 
             them saturate sums) float32 is taken.
         block: the number of codes is filled up to a multiple of it.
         device: where they will be multiplied.
+        low: the least cosine that is sought. On a CPU a large one has codes halved; a GPU would wait for its memory instead.
     """
     count, width = vectors.shape
     padded = (-(-count // block) * block, -(-width // 16) * 16)  # kernels want multiples of 16 numbers
@@ -91,6 +138,8 @@ def encode(vectors: np.ndarray, norms: np.ndarray, prefilter: Prefilter, block: 
     codes = _encoded(vectors, norms, prefilter, padded, None)
     if prefilter == "int8" and codes.errors[:count].mean() > UNEVEN:
         codes = _encoded(vectors, norms, prefilter, padded, _rotation(width))
+    if prefilter == "int8" and device.type == "cpu" and low >= HALVED_LOW and width in HALVED_WIDTHS:
+        return _halved(codes)
     return replace(codes, values=codes.values.to(device))
 
 
@@ -123,6 +172,22 @@ def _encoded(
         slack += 2 * float(np.linalg.norm(exact @ exact.T - np.eye(width)))  # what it does to a cosine, at most
         errors[:count] += _sum_error(width) * width**0.5  # of the product with it
     return Codes(values, errors, unit, slack)
+
+
+def _halved(codes: Codes) -> Codes:
+    """The same codes, cut in two."""
+    kept = codes.values.shape[1] // 32 * 16
+    half = codes.values[:, kept:].contiguous()
+    squares = torch.cat(
+        [torch.linalg.vecdot(rows, rows).double() for rows in map(Tensor.float, half.split(CHUNK_ROWS))]
+    )
+    places = -(-int(squares.max()) // (16 * 127**2)) * 16  # kernels want multiples of 16 numbers
+    filled = torch.ceil(torch.sqrt(squares / places)).to(torch.int32)
+    filled += places * filled.double() ** 2 < squares  # where the root was rounded down
+    values = torch.empty(len(half), kept + places, dtype=torch.int8)
+    values[:, :kept] = codes.values[:, :kept]
+    values[:, kept:] = filled[:, None]
+    return replace(codes, values=values, half=Half(half, filled, places))
 
 
 def _rotation(width: int) -> np.ndarray:

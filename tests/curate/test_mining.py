@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from likeness.curate.bands import Band, Best, Picks
 from likeness.curate.cosine import cosines, lengths
-from likeness.curate.mining import Search, mine
+from likeness.curate.mining import Found, Search, mine
 from likeness.errors import UserError
 
 CROSS = Band(low=0.7, high=0.9, pick="random")
@@ -87,11 +87,37 @@ def test_pairs_are_those_of_a_comparison_of_all(prefilter) -> None:
     assert all(700 < (picks.index >= 0).sum() < 2000 for picks in found[:2])
 
 
+@pytest.mark.parametrize("crowded", [0, 2, 10**9])
+def test_half_of_a_code_loses_no_hit_and_lets_none_through(crowded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, groups = people(1500, width=512), np.arange(1500)
+    bands = [CROSS, TRADE_OFF]
+    monkeypatch.setattr("likeness.curate.mining.CROWDED", crowded)
+    halved = Search.prepare(vectors, groups, bands, block=256, device="cpu")
+    monkeypatch.setattr("likeness.curate.quantised.HALVED_WIDTHS", ())
+    whole = Search.prepare(vectors, groups, bands, block=256, device="cpu")
+    assert halved.codes.half is not None and whole.codes.half is None
+    assert halved.codes.values.shape[1] < 0.6 * whole.codes.values.shape[1]
+
+    def hits(search: Search) -> set[tuple[int, int, float]]:
+        found = Found([Best.empty(1500) for _ in bands])
+        return {
+            hit for part in search.hits(found, search.tiles()) for hit in zip(*(x.tolist() for x in part), strict=True)
+        }
+
+    assert hits(halved) == hits(whole)
+    found = halved.run(halved.tiles())
+    assert found.hits == len(hits(whole))
+    check(halved.picks(found), vectors, groups, bands)
+
+
 @settings(deadline=None, max_examples=25)
 @given(data=st.data())
 def test_the_result_does_not_depend_on_how_the_work_is_cut_up(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 400), "faces")
-    vectors, groups = people(count, width=data.draw(st.sampled_from([2, 7, 16, 40]), "numbers")), np.arange(count) // 3
+    vectors, groups = (
+        people(count, width=data.draw(st.sampled_from([2, 7, 16, 40, 256, 300]), "numbers")),
+        np.arange(count) // 3,
+    )
     bands, seed = [CROSS, TRADE_OFF, CLOSED], data.draw(st.integers(0, 2**63), "seed")
     expected = mine(vectors, groups, bands, seed=seed, prefilter="float32", block=512)
     block = data.draw(st.integers(1, 300), "block")

@@ -51,6 +51,28 @@ def test_no_product_is_further_from_the_cosine_than_its_radius(kind: str, prefil
     assert radius.max() < limit, "the bound is of use"
 
 
+@pytest.mark.parametrize("width", [256, 300, 512, 1024, 2048])
+@pytest.mark.parametrize("kind", ["even", "cut", "in one half", "in the other"])
+def test_halves_bound_the_product_and_complete_it(kind: str, width: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((120, width)).astype(np.float32)
+    if kind == "cut":
+        vectors *= rng.uniform(size=vectors.shape) < 0.05  # codes at their largest
+    elif kind != "even":
+        vectors[:, : width // 2 - 8] *= 1e-3 if kind == "in one half" else 1.0
+        vectors[:, width // 2 + 8 :] *= 1e-3 if kind == "in the other" else 1.0
+    norms = lengths(vectors)
+    whole, halved = encode(vectors, norms, "int8", 32, CPU), encode(vectors, norms, "int8", 32, CPU, low=0.7)
+    assert whole.half is None and halved.half is not None
+    rows = slice(0, 128)
+    product, bound, rest = whole.product(rows, rows), halved.product(rows, rows), halved.half.product(rows, rows)
+    assert (bound >= product).all()
+    assert torch.equal(bound + rest, product)
+    i, j = rng.integers(0, 128, (2, 700))
+    assert np.array_equal(halved.half.rest(i, j), rest[i, j].numpy())
+    assert np.array_equal(halved.errors, whole.errors)
+
+
 def test_saturating_products_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = torch._int_mm
 
