@@ -21,7 +21,7 @@ from torch.nn import functional
 from likeness.errors import CheckpointError
 from likeness.evaluate import frames
 from likeness.evaluate.types import Backends, Direction, Result, Sample
-from likeness.evaluate.weights import AESTHETIC, joined_hash, load_network, origin
+from likeness.evaluate.weights import AESTHETIC, joined_hash, open_network
 
 if TYPE_CHECKING:
     from likeness.evaluate.networks.amt import Amt
@@ -224,8 +224,7 @@ def aesthetic_quality(backends: Backends) -> AestheticQuality:
         raise CheckpointError(
             f"{source} is CLIP {clip.official}; --clip-large wants ViT-L/14, such as openai/clip-vit-large-patch14."
         )
-    head = load_network(path, nn.Linear(width, 1), AESTHETIC)
-    whose = origin(path, AESTHETIC)
+    head, whose = open_network(path, lambda: nn.Linear(width, 1), AESTHETIC)
     protocol = vbench(whose.official, clip.official == "ViT-L/14")
     return AestheticQuality(clip, head, joined_hash([clip.weights, whose.weights]), protocol)
 

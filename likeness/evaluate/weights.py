@@ -6,11 +6,12 @@ apart by its tensors; files of the same shape trained on something else (MUSIQ o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from likeness.errors import CheckpointError
@@ -122,6 +123,21 @@ KINDS = (
     Kind("LAION's aesthetic MLP", "", ("layers.0.weight", "layers.7.weight")),
     AESTHETIC,
 )
+
+
+def open_network(
+    path: str | Path, build: Callable[[], Network], kind: Kind, device: str = "cpu"
+) -> tuple[Network, Origin]:
+    """A network with the tensors of a file on a device, see :func:`load_network`, and whose they are.
+
+    Raises:
+        CheckpointError: see :func:`load_network` and :func:`origin`.
+    """
+    path = Path(path)
+    with torch.device("meta"):
+        network = build()
+    load_network(path, network, kind)
+    return network.to(device), origin(path, kind)
 
 
 def load_network(path: Path, network: Network, kind: Kind) -> Network:

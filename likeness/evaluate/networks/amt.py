@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from likeness.evaluate.networks.raft import correlation_pyramid, look_up
-from likeness.evaluate.weights import AMT, load_network, origin
+from likeness.evaluate.weights import AMT, open_network
 
 STRIDE = 16  # px of a frame to one of the coarsest features
 MIN_SIDE_PX = 113  # padded to 128: of a smaller frame one px is left on the coarsest level of correlations
@@ -262,14 +262,10 @@ class Amt:
         """Open amt-s.pth, or its tensors as ``.safetensors``.
 
         Raises:
-            CheckpointError: see :func:`likeness.evaluate.weights.load_network`.
+            CheckpointError: see :func:`likeness.evaluate.weights.open_network`.
         """
-        path = Path(path)
-        with torch.device("meta"):
-            network = AmtNetwork()
-        load_network(path, network, AMT)
-        whose = origin(path, AMT)
-        return cls(network.to(device), whose.weights, whose.official, device)
+        network, whose = open_network(path, AmtNetwork, AMT, device)
+        return cls(network, whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def between(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import IR101, load_network, origin
+from likeness.evaluate.weights import IR101, open_network
 from likeness.faces.align import ARCFACE_SIZE_PX, arcface_template, estimate_similarity, warp
 
 # Units a stage of IR-101, and the width of each stage.
@@ -113,14 +113,10 @@ class Curricular:
         """Open the official file, or its tensors as ``.safetensors``.
 
         Raises:
-            CheckpointError: a file that is broken or of another network (see :func:`likeness.evaluate.weights.load_network`).
+            CheckpointError: a file that is broken or of another network (see :func:`likeness.evaluate.weights.open_network`).
         """
-        path = Path(path)
-        with torch.device("meta"):
-            network = IResNet()
-        load_network(path, network, IR101)
-        whose = origin(path, IR101)
-        return cls(network.to(device), whose.weights, whose.official, device)
+        network, whose = open_network(path, IResNet, IR101, device)
+        return cls(network, whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import MUSIQ, load_network, origin
+from likeness.evaluate.weights import MUSIQ, open_network
 
 PATCH_PX = 32
 LONG_SIDES_PX = (224, 384)  # the scales beside the picture's own size
@@ -234,14 +234,10 @@ class Musiq:
         """Open pyiqa's checkpoint trained on SPAQ, or its tensors as ``.safetensors``.
 
         Raises:
-            CheckpointError: see :func:`likeness.evaluate.weights.load_network`.
+            CheckpointError: see :func:`likeness.evaluate.weights.open_network`.
         """
-        path = Path(path)
-        with torch.device("meta"):
-            network = MusiqNetwork()
-        load_network(path, network, MUSIQ)
-        whose = origin(path, MUSIQ)
-        return cls(network.to(device), whose.weights, whose.official, device)
+        network, whose = open_network(path, MusiqNetwork, MUSIQ, device)
+        return cls(network, whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def score(self, pictures: np.ndarray | Tensor) -> np.ndarray:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from likeness.evaluate.weights import RAFT, load_network, origin
+from likeness.evaluate.weights import RAFT, open_network
 
 STRIDE = 8  # px of a frame to one of the features
 MIN_SIDE_PX = 121  # padded to 128: on the coarsest level of a smaller frame one px is left, and nothing lies between
@@ -250,14 +250,10 @@ class Raft:
         """Open raft-things.pth, or its tensors as ``.safetensors``.
 
         Raises:
-            CheckpointError: see :func:`likeness.evaluate.weights.load_network`.
+            CheckpointError: see :func:`likeness.evaluate.weights.open_network`.
         """
-        path = Path(path)
-        with torch.device("meta"):
-            network = RaftNetwork()
-        load_network(path, network, RAFT)
-        whose = origin(path, RAFT)
-        return cls(network.to(device), whose.weights, whose.official, device)
+        network, whose = open_network(path, RaftNetwork, RAFT, device)
+        return cls(network, whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def flow(self, first: np.ndarray, second: np.ndarray, iterations: int = 20) -> np.ndarray:

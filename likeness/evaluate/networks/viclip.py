@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from likeness.errors import CheckpointError
-from likeness.evaluate.weights import VICLIP, load_network, origin
+from likeness.evaluate.weights import VICLIP, open_network
 
 NUM_FRAMES = 8
 SIZE_PX = 224
@@ -164,19 +164,15 @@ class Viclip:
         """Open ViClip-InternVid-10M-FLT.pth, or its tensors as ``.safetensors``.
 
         Raises:
-            CheckpointError: see :func:`likeness.evaluate.weights.load_network`; or a tokenizer of another vocabulary.
+            CheckpointError: see :func:`likeness.evaluate.weights.open_network`; or a tokenizer of another vocabulary.
         """
-        path = Path(path)
-        with torch.device("meta"):
-            network = ViclipNetwork()
-        load_network(path, network, VICLIP)
+        network, whose = open_network(path, ViclipNetwork, VICLIP, device)
         if len(tokenizer) != network.text_encoder.token_embedding.num_embeddings:
             raise CheckpointError(
                 f"ViCLIP knows {network.text_encoder.token_embedding.num_embeddings} tokens, the tokenizer of the CLIP given "
                 f"{len(tokenizer)}; give OpenAI's, such as openai/clip-vit-base-patch32."
             )
-        whose = origin(path, VICLIP)
-        return cls(network.to(device), tokenizer, whose.weights, whose.official, device)
+        return cls(network, tokenizer, whose.weights, whose.official, device)
 
     @torch.inference_mode()
     def video(self, pixels: Tensor) -> np.ndarray:
