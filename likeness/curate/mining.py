@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,6 +59,18 @@ class Found:
         self.tiles += other.tiles
         self.hits += other.hits
         self.compared += other.compared
+
+
+class _Strips(NamedTuple):
+    """Strips of a tile: products ``[S, STRIP]``, numbers ``[S]`` within the tile; where it begins, what a hit reaches, and whether
+    its products are those of whole codes."""
+
+    values: torch.Tensor
+    places: torch.Tensor
+    first_row: int
+    first_column: int
+    least: float
+    is_whole: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,6 +139,19 @@ class Search:
 
     def hits(self, found: Found, tiles: Iterable[Tile]) -> Iterator[tuple[np.ndarray, ...]]:
         """Pairs that may lie in a band, each once, with their products as cosines; some at a time."""
+        waiting: list[_Strips] = []
+        number = 0
+        for strips in self._strips(found, tiles):
+            if number + len(strips.values) > CHUNK_PRODUCTS // STRIP:  # a tile alone has few
+                yield self._hits_of(waiting)
+                waiting, number = [], 0
+            waiting.append(strips)
+            number += len(strips.values)
+        if waiting:
+            yield self._hits_of(waiting)
+
+    def _strips(self, found: Found, tiles: Iterable[Tile]) -> Iterator[_Strips]:
+        """The strips of some tiles that have a hit. Most have none, which one cheap look tells."""
         codes, out = self.codes, None
         low = min(band.low for band in self.bands)
         errors = codes.errors.reshape(-1, self.block).max(1).tolist()
@@ -133,26 +159,39 @@ class Search:
             rows, columns = (slice(number * self.block, (number + 1) * self.block) for number in (first, second))
             half, out = codes.half, codes.product(rows, columns, out)
             least = codes.least(low, errors[first], errors[second])
-            strips = out.view(-1, STRIP)
-            some = _reached(strips, least)
-            if half is not None and len(some) * CROWDED > len(strips):
+            products = out.view(-1, STRIP)
+            some = torch.nonzero(torch.ge(products.amax(1), least))[:, 0]
+            if half is not None and len(some) * CROWDED > len(products):
                 half, out = None, out.add_(half.product(rows, columns))
-                some = _reached(strips, least)
+                some = torch.nonzero(torch.ge(products.amax(1), least))[:, 0]
             for part in some.split(CHUNK_PRODUCTS // STRIP):
-                values = strips[part]
-                strip, place = torch.nonzero(torch.ge(values, least), as_tuple=True)
-                product = values[strip, place].double().cpu().numpy()
-                row, column = np.divmod((part[strip] * STRIP + place).cpu().numpy(), self.block)
-                i, j = rows.start + row, columns.start + column
-                wanted = (i < j) & (j < len(self.vectors))
-                wanted[wanted] = self.groups[i[wanted]] != self.groups[j[wanted]]
-                i, j, product = i[wanted], j[wanted], product[wanted]
-                if half is not None:
-                    product = product + half.rest(i, j)
-                    near = product >= least
-                    i, j, product = i[near], j[near], product[near]
-                yield i, j, product * codes.unit
+                yield _Strips(products[part], part, rows.start, columns.start, least, half is None)
             found.tiles += 1
+
+    def _hits_of(self, waiting: Sequence[_Strips]) -> tuple[np.ndarray, ...]:
+        """The hits in strips of several tiles."""
+        values, places = (torch.cat(tensors) for tensors in zip(*(strips[:2] for strips in waiting), strict=True))
+        # Of each strip what is its tile's.
+        num_strips = [len(strips.values) for strips in waiting]
+        first_row, first_column, least, is_whole = (
+            np.repeat(said, num_strips) for said in zip(*(strips[2:] for strips in waiting), strict=True)
+        )
+        limit = torch.from_numpy(least).to(values.device, torch.float32 if values.is_floating_point() else torch.int32)
+        strip, place = torch.nonzero(torch.ge(values, limit[:, None]), as_tuple=True)
+        product = values[strip, place].double().cpu().numpy()
+        row, column = np.divmod(places.cpu().numpy(), self.block // STRIP)
+        strip = strip.cpu().numpy()
+        i = (first_row + row)[strip]
+        j = (first_column + column * STRIP)[strip] + place.cpu().numpy()
+        wanted = (i < j) & (j < len(self.vectors))
+        wanted[wanted] = self.groups[i[wanted]] != self.groups[j[wanted]]
+        i, j, product, strip = i[wanted], j[wanted], product[wanted], strip[wanted]
+        if self.codes.half is not None:
+            bounds = np.flatnonzero(~is_whole[strip])
+            product[bounds] += self.codes.half.rest(i[bounds], j[bounds])
+            near = product >= least[strip]
+            i, j, product = i[near], j[near], product[near]
+        return i, j, product * self.codes.unit
 
     def _reduce_all(self, found: Found, hits: Sequence[tuple[np.ndarray, ...]]) -> None:
         """Let the hits of several tiles compete, a bounded number at a time."""
@@ -276,11 +315,6 @@ def _taken(tiles: deque[Tile]) -> Iterator[Tile]:
             yield tiles.popleft()
         except IndexError:
             return
-
-
-def _reached(strips: torch.Tensor, least: float) -> torch.Tensor:
-    """Numbers of the strips with a product that large. Most have none, which one cheap look tells."""
-    return torch.nonzero(torch.ge(strips.amax(1), least))[:, 0]
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
