@@ -34,11 +34,8 @@ class Brightness:
     def indices(self, num_frames, fps):
         return frames.consisid(num_frames, 2)
 
-    def measure(self, samples):
-        self.asked += [sample.item.id for sample in samples]
-        return [self.result(sample) for sample in samples]
-
-    def result(self, sample):
+    def measure(self, sample):
+        self.asked.append(sample.item.id)
         levels = sample.take(self.indices(sample.num_frames, sample.fps)).mean((1, 2, 3))
         return Result(values={"level": float(levels.mean())}, curves={"level": levels.tolist()})
 

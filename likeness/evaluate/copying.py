@@ -197,17 +197,14 @@ class Copying:
         """The frames of FaceSim."""
         return frames.consisid(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The values, ``copy_paste`` as a curve, and the poses of references and frames in ``details``.
 
         Of several photographs of one person the one that a frame copies most counts; several people are averaged.
         """
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         found = self.analyser.references(sample)
-        if reason := no_reference_face(sample, found):
-            return Result(values={}, status="no reference face", reason=reason)
+        if refused := no_reference_face(sample, found):
+            return refused
         owners = sample.item.people
         seen = self.analyser.frames(sample, self.indices(sample.num_frames, sample.fps))
         looks: dict[SeenFace, Look] = {}

@@ -11,7 +11,7 @@ evenly spread frames, with both ends:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,14 +71,11 @@ class Drift:
         """Up to 32 frames with both ends."""
         return spread(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The three values, and the curve of the similarity with the times in ``details``."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         found = self.analyser.references(sample)
-        if reason := no_reference_face(sample, found):
-            return Result(values={}, status="no reference face", reason=reason)
+        if refused := no_reference_face(sample, found):
+            return refused
         if len(set(sample.item.people)) > 1:
             return Result(values=dict.fromkeys(self.directions), reason="several people: see the metric people")
         indices = self.indices(sample.num_frames, sample.fps)

@@ -11,7 +11,7 @@ face that resembles them most in the assignment of :mod:`likeness.evaluate.peopl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +46,8 @@ class ClipDistFull:
         """The frames of CLIP-Score."""
         return frames.clip_score(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The distance, and its curve over the frames."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         if not sample.references:
             return Result(values={}, status="no reference face", reason="the row has no reference")
         seen = self.shared.frames(sample, self.indices(sample.num_frames, sample.fps)).astype(np.float64)  # [K, D]
@@ -78,14 +75,11 @@ class ClipDistFace:
         """The frames of FaceSim."""
         return frames.consisid(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The distance, and its curve over the frames, None without a face."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         found = self.analyser.references(sample)
-        if reason := no_reference_face(sample, found):
-            return Result(values={}, status="no reference face", reason=reason)
+        if refused := no_reference_face(sample, found):
+            return refused
         seen = self.analyser.frames(sample, self.indices(sample.num_frames, sample.fps))
         distances = np.full((len(found), len(seen)), np.nan)
         for row, faces in enumerate(faces_of_references(sample.item.people, found, seen)):

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from likeness.errors import CheckpointError
-from likeness.evaluate.types import Backends, Sample
+from likeness.evaluate.types import Backends, Result, Sample
 from likeness.faces.align import arcface_template, estimate_similarity, warp
 from likeness.faces.pack import RETRY_GREY, RETRY_PADDING, FacePack
 from likeness.media import sha256_bytes, sha256_file
@@ -159,16 +159,16 @@ def _load_once(folder: Path) -> FaceAnalyser:
     return FaceAnalyser.load(folder)
 
 
-def no_reference_face(sample: Sample, references: Sequence[SeenFace | None]) -> str:
-    """Why a row cannot be judged for want of a face in its references; "" where there is one for each person."""
+def no_reference_face(sample: Sample, references: Sequence[SeenFace | None]) -> Result | None:
+    """The result of a row that cannot be judged for want of a face in its references; None where each person has one."""
     if not sample.references:
-        return "the row has no reference"
+        return Result(values={}, status="no reference face", reason="the row has no reference")
     people = sample.item.people
     with_face = {person for person, seen in zip(people, references, strict=True) if seen is not None}
     without = sorted(set(people) - with_face)
     if not without:
-        return ""
+        return None
     names = ", ".join(
         path.name for path, person in zip(sample.item.references, people, strict=True) if person in without
     )
-    return f"no face is found in {names}"
+    return Result(values={}, status="no reference face", reason=f"no face is found in {names}")

@@ -110,14 +110,11 @@ class FaceSim:
         """ConsisID's 16 frames."""
         return frames.consisid(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """See the module; the curve is the plain cosine of each of the 16 frames, the mean over the photographs."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         found = self.analyser.references(sample)
-        if reason := no_reference_face(sample, found):
-            return Result(values={}, status="no reference face", reason=reason)
+        if refused := no_reference_face(sample, found):
+            return refused
         if len(set(sample.item.people)) > 1:
             return Result(values={self.value: None}, reason="several people: see the metric people")
         references = [seen for seen in found if seen is not None]

@@ -47,11 +47,8 @@ class Motion:
         """The frames of all runs, ``int64 [runs * 3]``; of a video of fewer than three frames, all of them."""
         return _runs(num_frames).ravel()
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The five values; a video of one frame has its sharpness alone, of two no flicker."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         runs = _runs(sample.num_frames)  # [runs, frames of a run]
         numbers, places = np.unique(runs, return_inverse=True)
         pictures = np.stack([luminance(frame) for frame in sample.take(numbers)])  # [K, h, w]

@@ -276,14 +276,11 @@ class People:
         """Up to 32 frames with both ends."""
         return spread(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """Values, a curve a person, and in ``details`` the matrix of people and tracks."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         found = self.analyser.references(sample)
-        if reason := no_reference_face(sample, found):
-            return Result(values={}, status="no reference face", reason=reason)
+        if refused := no_reference_face(sample, found):
+            return refused
         owners = sample.item.people
         people = sorted(set(owners))
         references = [

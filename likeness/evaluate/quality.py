@@ -8,7 +8,7 @@ precision on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -66,12 +66,9 @@ class AestheticQuality:
         """All frames."""
         return frames.every(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
-        """The mean, and its curve over the frames."""
-        return [self._measure(sample) for sample in samples]
-
     @torch.inference_mode()
-    def _measure(self, sample: Sample) -> Result:
+    def measure(self, sample: Sample) -> Result:
+        """The mean, and its curve over the frames."""
         scores = []
         for batch in _batches(sample):
             features = functional.normalize(self.clip.features(clip_pixels(batch, self.clip.image_size)), dim=1)
@@ -95,11 +92,8 @@ class ImagingQuality:
         """All frames."""
         return frames.every(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The mean, and its curve over the frames."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         curve = np.concatenate([self.musiq.score(imaging_pixels(batch)) for batch in _batches(sample)]) / 100
         return Result(values={self.name: float(curve.mean(dtype=np.float64))}, curves={self.name: curve.tolist()})
 
@@ -124,11 +118,8 @@ class DynamicDegree:
         """Every max(1, round(fps / 8))-th frame."""
         return frames.eighths(num_frames, fps)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """1.0 or 0.0; as a curve how far the fastest px of each pair move; as details what they are held against."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         from likeness.evaluate.networks.raft import MIN_SIDE_PX
 
         pictures = sample.take(self.indices(sample.num_frames, sample.fps))
@@ -163,11 +154,8 @@ class MotionSmoothness:
         """All frames."""
         return frames.every(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The mean over the frames that lie between two others, and its curve over them."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         from likeness.evaluate.networks.amt import MIN_SIDE_PX
 
         pictures = sample.take(frames.every(sample.num_frames))
@@ -199,11 +187,8 @@ class ViclipScore:
         """The middle of each of eight equal intervals."""
         return frames.viclip(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The cosine; none for a row without a prompt."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         from likeness.evaluate.networks.viclip import SIZE_PX
 
         if not sample.item.prompt.strip():

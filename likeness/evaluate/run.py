@@ -61,7 +61,7 @@ def evaluate(
         metrics: built, with their weights.
         folder: of the report; made if it is not there. Ended at any moment, the same call goes on.
         absent: metrics that were asked for and the option that would give their weights; noted in the report.
-        batch: videos that metrics are given at once; no number depends on it.
+        batch: videos that are measured together, metric by metric; no number depends on it.
         progress: is told after every batch.
 
     Raises:
@@ -230,17 +230,17 @@ def _batched(prepared: Iterable[_Prepared], size: int) -> Iterator[list[_Prepare
 
 
 def _measured(group: Sequence[_Prepared]) -> list[Row]:
-    """The pending rows of a batch: each metric is given all videos that it still lacks at once."""
+    """The pending rows of a batch, metric by metric."""
     work: dict[int, tuple[Metric, list[tuple[_Prepared, str]]]] = {}
     for prepared in group:
         for metric, key in prepared.pending:
             work.setdefault(id(metric), (metric, []))[1].append((prepared, key))
     rows = []
     for metric, places in work.values():
-        start = time.perf_counter()
-        results = _results(metric, [prepared.sample for prepared, _ in places if prepared.sample is not None])
-        seconds = (time.perf_counter() - start) / len(places)
-        for (prepared, key), result in zip(places, results, strict=True):
+        for prepared, key in places:
+            assert prepared.sample is not None  # what could not be read is not pending
+            start = time.perf_counter()
+            result = _result(metric, prepared.sample)
             row = _row(
                 prepared.item,
                 metric,
@@ -250,23 +250,18 @@ def _measured(group: Sequence[_Prepared]) -> list[Row]:
                 sha256=prepared.sha256,
                 sample=prepared.sample,
                 result=result,
-                seconds=seconds,
+                seconds=time.perf_counter() - start,
             )
             rows.append(row)
     return rows
 
 
-def _results(metric: Metric, samples: Sequence[Sample]) -> list[Result]:
-    """One result a sample. Should a metric raise, its videos are tried one by one, so that one takes no other with it."""
+def _result(metric: Metric, sample: Sample) -> Result:
+    """What a metric gives for a video; that it raised, where it did, so that one video takes no other with it."""
     try:
-        results = metric.measure(samples)
-        if len(results) == len(samples):
-            return [_checked(result) for result in results]
-        raise RuntimeError(f"{metric.name} gave {len(results)} results for {len(samples)} videos")
+        return _checked(metric.measure(sample))
     except Exception as error:
-        if len(samples) > 1:
-            return [result for sample in samples for result in _results(metric, [sample])]
-        return [Result(values={}, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}")]
+        return Result(values={}, status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _checked(result: Result) -> Result:

@@ -11,7 +11,7 @@ weights of openai/clip-vit-base-patch32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -85,11 +85,8 @@ class ClipScore:
         """ConsisID's 16 frames: the start of each sixteenth."""
         return frames.clip_score(num_frames)
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
+    def measure(self, sample: Sample) -> Result:
         """The score, and its curve over the frames."""
-        return [self._measure(sample) for sample in samples]
-
-    def _measure(self, sample: Sample) -> Result:
         if not sample.item.prompt.strip():
             return Result(values={"clip_score": None}, reason="the row has no prompt")
         indices = self.indices(sample.num_frames, sample.fps)

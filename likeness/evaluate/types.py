@@ -133,8 +133,8 @@ class Metric(Protocol):
         """Frames that are looked at, ``int64 [any]`` in 0 .. num_frames - 1; may repeat, in any order."""
         ...
 
-    def measure(self, samples: Sequence[Sample]) -> list[Result]:
-        """One result a sample, in order. A video that cannot be judged gives a Result that says why, never an error."""
+    def measure(self, sample: Sample) -> Result:
+        """Its numbers for one video. One that cannot be judged gives a Result that says why, never an error."""
         ...
 
 

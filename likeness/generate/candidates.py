@@ -90,7 +90,7 @@ class IdentityJudge:
             fps=decoded.fps,
             references=tuple(read_picture(path) for path in job.faces),
         )
-        (result,) = metric.measure([sample])
+        result = metric.measure(sample)
         value = result.values.get("facesim_arc" if metric is self._one else "people_arc")
         if value is None:
             raise UserError(f"{video.name} cannot be scored: {result.reason or result.status}.")

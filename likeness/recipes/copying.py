@@ -69,7 +69,7 @@ def measure(people: Sequence[int], analyser: FaceAnalyser, *, size: int = 64, ph
     rows = []
     for person, photograph in zip(people, photographs, strict=True):
         pictures = draw([mixture(person, copied) for copied in SUBSETS], height=size, width=size).pixels  # [16, 1, ...]
-        rows += [result.values for result in metric.measure([_sample(video, photograph) for video in pictures])]
+        rows += [metric.measure(_sample(video, photograph)).values for video in pictures]
     table = np.array([[_number(row.get(name)) for name in ("copy_paste", *COMPONENTS)] for row in rows])
     table = table.reshape(len(people), len(SUBSETS), -1)
     table = table[~np.isnan(table[:, :, 0]).any(axis=1)]

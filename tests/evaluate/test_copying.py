@@ -113,8 +113,8 @@ def test_the_pose_follows_drawn_heads() -> None:
 
 def test_rows_that_cannot_be_judged_say_why() -> None:
     metric = Copying("", analyser())
-    assert metric.measure([sample([one(RED)], [one(None)])])[0].status == "no reference face"
-    nobody = metric.measure([sample([one(None)] * 3, [one(RED)])])[0]
+    assert metric.measure(sample([one(RED)], [one(None)])).status == "no reference face"
+    nobody = metric.measure(sample([one(None)] * 3, [one(RED)]))
     assert set(nobody.values.values()) == {None} and nobody.reason
 
 
@@ -123,8 +123,8 @@ def test_the_photograph_that_is_copied_most_counts() -> None:
     video, elsewhere = [one(RED)] * 4, picture((RED, 8, 60))
     elsewhere[elsewhere == 128] = 20  # the same face before another background
     elsewhere[:2], elsewhere[-2:], elsewhere[:, :2], elsewhere[:, -2:] = 128, 128, 128, 128
-    alone = metric.measure([sample(video, [one(RED)])])[0].values
-    both = metric.measure([sample(video, [one(RED), picture((RED, 50, 8))], people=(0, 0))])[0].values
+    alone = metric.measure(sample(video, [one(RED)])).values
+    both = metric.measure(sample(video, [one(RED), picture((RED, 50, 8))], people=(0, 0))).values
     assert both["copy_paste"] == pytest.approx(alone["copy_paste"])
 
 
@@ -135,7 +135,7 @@ def measured() -> dict[int, np.ndarray]:
     table = {}
     for person in (FIRST + 1, FIRST + 6):
         videos = draw([mixture(person, chosen) for chosen in SUBSETS]).pixels
-        results = metric.measure([sample(list(video), [draw_photograph(person)]) for video in videos])
+        results = [metric.measure(sample(list(video), [draw_photograph(person)])) for video in videos]
         table[person] = np.array(
             [[result.values[name] for name in ("copy_paste", *COMPONENTS)] for result in results], float
         )
@@ -163,7 +163,7 @@ def test_a_video_that_begins_as_a_copy() -> None:
     copy, free = draw([mixture(person, SUBSETS[15]), mixture(person, SUBSETS[0])]).pixels[:, 0]
     photograph = draw_photograph(person, size=96)
     shown = [[copy] * 16, [free] * 16, [copy] * 4 + [free] * 12]
-    whole, none, result = metric.measure([sample(video, [photograph]) for video in shown])
+    whole, none, result = (metric.measure(sample(video, [photograph])) for video in shown)
     copied_whole, worst = whole.values["copy_paste"], result.values["copy_worst"]
     assert worst == pytest.approx(copied_whole, abs=1e-6) and copied_whole > none.values["copy_paste"] + 0.4
     assert result.values["copy_paste"] == pytest.approx(

@@ -11,7 +11,7 @@ from likeness.evaluate.drift import Drift, slope_per_s, spread, worst_window
 
 def measured(colours: list, **options: object):
     metric = Drift("", analyser())
-    return metric.measure([sample([one(colour) for colour in colours], [one(RED)], **options)])[0]  # type: ignore[arg-type]
+    return metric.measure(sample([one(colour) for colour in colours], [one(RED)], **options))  # type: ignore[arg-type]
 
 
 def test_a_video_that_holds_does_not_drift() -> None:
@@ -42,9 +42,9 @@ def test_videos_without_a_curve() -> None:
     assert empty.values == {"drift_slope": None, "drift_min": None, "drift_worst_window": 0}
     assert empty.status == "ok" and "no face" in empty.reason
     assert measured([RED]).values["drift_slope"] is None
-    two = Drift("", analyser()).measure([sample([one(RED)], [one(RED), one(GREEN)], people=(0, 1))])[0]
+    two = Drift("", analyser()).measure(sample([one(RED)], [one(RED), one(GREEN)], people=(0, 1)))
     assert two.values["drift_min"] is None and "people" in two.reason
-    assert Drift("", analyser()).measure([sample([one(RED)], [one(None)])])[0].status == "no reference face"
+    assert Drift("", analyser()).measure(sample([one(RED)], [one(None)])).status == "no reference face"
 
 
 @pytest.mark.parametrize("seed", range(3))

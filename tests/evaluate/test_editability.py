@@ -29,12 +29,12 @@ class MiddleClip:
 
 
 def full(frames: list, references: list):
-    return ClipDistFull("", FrameClip(MiddleClip())).measure([sample(frames, references)])[0]  # type: ignore[arg-type]
+    return ClipDistFull("", FrameClip(MiddleClip())).measure(sample(frames, references))  # type: ignore[arg-type]
 
 
 def faces(frames: list, references: list, people: tuple[int, ...] | None = None):
     metric = ClipDistFace("", FrameClip(MiddleClip()), analyser())  # type: ignore[arg-type]
-    return metric.measure([sample(frames, references, people=people)])[0]
+    return metric.measure(sample(frames, references, people=people))
 
 
 def test_whole_pictures() -> None:
@@ -75,9 +75,9 @@ def test_with_models(tmp_path: Path) -> None:
     backends = Backends(faces=PACK, clip=str(write_clip(tmp_path)))
     photograph = draw_photograph(VALIDATION_PEOPLE.start + 7, size=96)
     metric = clip_dist(backends)
-    same = metric.measure([sample([photograph] * 3, [photograph])])[0]
+    same = metric.measure(sample([photograph] * 3, [photograph]))
     assert same.values["clip_dist"] == pytest.approx(0, abs=1e-6)
-    same = clip_dist_face(backends).measure([sample([photograph] * 3, [photograph])])[0]
+    same = clip_dist_face(backends).measure(sample([photograph] * 3, [photograph]))
     assert same.values["clip_dist_face"] == pytest.approx(0, abs=1e-6)
     assert metric.weights != clip_dist_face(backends).weights
     with pytest.raises(BackendAbsent, match="--clip"):

@@ -28,7 +28,7 @@ def scores(given: Sample) -> tuple[float | None, float | None, float | None]:
     """consisid, strict, coverage."""
     shared = analyser()
     results = [
-        FaceSim("facesim_arc", "facesim_arc", rule, "painted", shared, arcface).measure([given])[0]
+        FaceSim("facesim_arc", "facesim_arc", rule, "painted", shared, arcface).measure(given)
         for rule in ("consisid", "strict")
     ]
     assert [result.status for result in results] == ["ok", "ok"]
@@ -81,12 +81,12 @@ def test_keypoints_in_one_place_are_no_face(monkeypatch: pytest.MonkeyPatch) -> 
 def test_several_photographs_of_one_person() -> None:
     metric = FaceSim("facesim_arc", "facesim_arc", "consisid", "", analyser(), arcface)
     frames = [one(RED)] * 8 + [one(GREEN)] * 8
-    result = metric.measure([sample(frames, [one(RED), one(SIXTY)])])[0]
+    result = metric.measure(sample(frames, [one(RED), one(SIXTY)]))
     # To RED: 1, 0. To SIXTY: 0.6, 0.8. The best in each frame: 1, 0.8.
     assert result.values["facesim_arc"] == pytest.approx((0.5 + 0.7) / 2, abs=1e-6)
     assert result.values["facesim_arc_best"] == pytest.approx(0.9, abs=1e-6)
     assert result.curves["facesim_arc"] == pytest.approx([0.8] * 8 + [0.4] * 8, abs=1e-6)
-    partly = metric.measure([sample(frames, [one(RED), one(None)])])[0]
+    partly = metric.measure(sample(frames, [one(RED), one(None)]))
     assert partly.values["facesim_arc"] == pytest.approx(0.5, abs=1e-6)
     assert "1 of 2 photographs left out" in partly.reason
 
@@ -94,26 +94,22 @@ def test_several_photographs_of_one_person() -> None:
 def test_rows_that_cannot_be_judged_say_why() -> None:
     metric = FaceSim("facesim_arc", "facesim_arc", "consisid", "", analyser(), arcface)
     video = [one(RED)] * 4
-    faceless, without, two = metric.measure(
-        [
-            sample(video, [one(None)], name="faceless"),
-            sample(video, [], name="without"),
-            sample(video, [one(RED), one(GREEN)], people=(0, 1), name="two"),
-        ]
-    )
+    faceless = metric.measure(sample(video, [one(None)], name="faceless"))
+    without = metric.measure(sample(video, [], name="without"))
+    two = metric.measure(sample(video, [one(RED), one(GREEN)], people=(0, 1), name="two"))
     assert (faceless.status, without.status, two.status) == ("no reference face", "no reference face", "ok")
     assert "faceless_0.png" in faceless.reason and "no reference" in without.reason and "people" in two.reason
     assert two.values == {"facesim_arc": None}
 
 
-def test_neither_order_nor_batches_matter() -> None:
+def test_the_order_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     colours = [RED, GREEN, SIXTY, ANTI, None]
     given = [sample([one(colours[i]) for i in rng.integers(5, size=20)], [one(RED)], name=str(n)) for n in range(6)]
     metric = FaceSim("facesim_arc", "facesim_arc", "strict", "", analyser(), arcface)
-    together = [result.values for result in metric.measure(given)]
+    together = [metric.measure(one_sample).values for one_sample in given]
     fresh = FaceSim("facesim_arc", "facesim_arc", "strict", "", analyser(), arcface)
-    assert [fresh.measure([one_sample])[0].values for one_sample in reversed(given)] == together[::-1]
+    assert [fresh.measure(one_sample).values for one_sample in reversed(given)] == together[::-1]
 
 
 def test_a_frame_is_looked_at_once_for_all_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +118,7 @@ def test_a_frame_is_looked_at_once_for_all_metrics(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shared, "look", lambda picture: looked.append(1) or look(picture))
     given = sample([one(RED)] * 20, [one(RED)])
     for rule in ("consisid", "strict"):
-        FaceSim("facesim_arc", "facesim_arc", rule, "", shared, arcface).measure([given])
+        FaceSim("facesim_arc", "facesim_arc", rule, "", shared, arcface).measure(given)
     assert len(looked) == 16 + 1
 
 
@@ -180,7 +176,7 @@ def test_it_equals_the_published_computation(drawn: Sample, whole: bool, toleran
     assert 12 <= len(seen) < 16, "the video must try the frames without a face too"
 
     backends = Backends(faces=PACK)
-    official, strict = facesim_arc(backends).measure([drawn])[0], facesim_arc_strict(backends).measure([drawn])[0]
+    official, strict = facesim_arc(backends).measure(drawn), facesim_arc_strict(backends).measure(drawn)
     clipped = np.mean([max(0.0, cosine) for cosine in seen])
     assert official.values["facesim_arc"] == pytest.approx(clipped, abs=tolerance)
     assert strict.values["facesim_arc"] == pytest.approx(np.sum(seen) / 16, abs=tolerance)
@@ -199,7 +195,7 @@ def test_the_second_recogniser(drawn: Sample) -> None:
         FaceSim("facesim_cur", "facesim_cur", rule, "hash", shared, lambda face: seen.append(face) or embed(face))
         for rule in ("consisid", "strict")
     ]
-    official, strict = (metric.measure([drawn])[0] for metric in metrics)
+    official, strict = (metric.measure(drawn) for metric in metrics)
     assert len(set(map(id, seen))) == 12 and len(seen) > 24, "both protocols look at the same faces"
 
     def embedding(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:

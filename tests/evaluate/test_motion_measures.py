@@ -12,7 +12,7 @@ from likeness.evaluate.types import Backends
 
 
 def values(frames: list[np.ndarray], fps: float = 8.0) -> dict:
-    result = Motion().measure([sample(frames, [], fps=fps)])[0]
+    result = Motion().measure(sample(frames, [], fps=fps))
     assert result.status == "ok"
     return dict(result.values)
 
@@ -69,7 +69,7 @@ def test_blur_lowers_sharpness_and_brightness_does_not() -> None:
 
 
 def test_short_and_long_videos() -> None:
-    one = Motion().measure([sample([texture()], [])])[0]
+    one = Motion().measure(sample([texture()], []))
     assert one.values["frame_change"] is None and one.values["sharpness"] is not None and "too few" in one.reason
     for num_frames in (1, 2, 3, 17, 48, 49, 1000):
         indices = Motion().indices(num_frames, 8.0)

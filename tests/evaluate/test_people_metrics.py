@@ -23,7 +23,7 @@ TWO = [one(RED), one(GREEN)]
 
 
 def measured(frames: list[np.ndarray], references: list[np.ndarray] = TWO, owners: tuple[int, ...] = (0, 1)):
-    result = People("", analyser()).measure([sample(frames, references, people=owners)])[0]
+    result = People("", analyser()).measure(sample(frames, references, people=owners))
     assert result.status == "ok"
     return result
 
@@ -107,7 +107,7 @@ def test_one_person_with_two_photographs_and_a_double() -> None:
 
 
 def test_a_person_without_a_face_in_their_photograph() -> None:
-    result = People("", analyser()).measure([sample([one(RED)], [one(RED), one(None)], people=(0, 1))])[0]
+    result = People("", analyser()).measure(sample([one(RED)], [one(RED), one(None)], people=(0, 1)))
     assert result.status == "no reference face" and "a_1.png" in result.reason and "a_0.png" not in result.reason
 
 
@@ -146,7 +146,7 @@ def test_drawn_people_who_exchange_places() -> None:
     video[4:] = video[4:, :, ::-1]
     metric = people(Backends(faces=PACK))
     photographs = [draw_photograph(person, size=96) for person in pair_of]
-    result = metric.measure([sample(list(video), photographs, people=(0, 1))])[0]
+    result = metric.measure(sample(list(video), photographs, people=(0, 1)))
     rates = {name: result.values[name] for name in ("swapped", "missing", "duplicate", "extra")}
     assert rates == {"swapped": pytest.approx(2 / 6), "missing": 0, "duplicate": 0, "extra": 0}
     assert result.values["people_arc"] > result.values["people_arc_voted"] + 0.15

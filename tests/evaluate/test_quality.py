@@ -58,7 +58,7 @@ def test_aesthetic_quality_is_the_mean_of_the_head_over_all_frames() -> None:
     head.weight[:] = torch.tensor([[3.0, 4.0]])
     head.bias[:] = 1.0
     metric = AestheticQuality(GreyClip(), head, "", "vbench")  # type: ignore[arg-type]
-    result = metric.measure([sample(video(20), [])])[0]
+    result = metric.measure(sample(video(20), []))
     curve = [(1 + (3 * grey + 4) / math.hypot(grey, 1)) / 10 for grey in range(20)]
     assert result.curves["aesthetic_quality"] == pytest.approx(curve, abs=1e-4)
     assert result.values["aesthetic_quality"] == pytest.approx(np.mean(curve), abs=1e-4)
@@ -74,7 +74,7 @@ class MeanMusiq:
 
 def test_imaging_quality_is_the_mean_over_all_frames() -> None:
     metric = ImagingQuality(MeanMusiq(), "", "vbench")  # type: ignore[arg-type]
-    result = metric.measure([sample(video(35), [])])[0]
+    result = metric.measure(sample(video(35), []))
     assert result.curves["imaging_quality"] == pytest.approx([index / 100 for index in range(35)])
     assert result.values["imaging_quality"] == pytest.approx(0.17)
 
@@ -95,7 +95,7 @@ class KnownRaft:
 def moving(lengths: list[int], fps: float = 8.0, size: tuple[int, int] = (256, 320)):
     """A video whose pairs move by these px."""
     frames = [np.full((*size, 3), length, np.uint8) for length in [*lengths, 0]]
-    return DynamicDegree(KnownRaft(), "", "vbench").measure([sample(frames, [], fps=fps)])[0]  # type: ignore[arg-type]
+    return DynamicDegree(KnownRaft(), "", "vbench").measure(sample(frames, [], fps=fps))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ class MeanAmt:
 
 def smoothness(greys: list[int], size: tuple[int, int] = (128, 160)):
     frames = [np.full((*size, 3), grey, np.uint8) for grey in greys]
-    return MotionSmoothness(MeanAmt(), "", "vbench").measure([sample(frames, [])])[0]  # type: ignore[arg-type]
+    return MotionSmoothness(MeanAmt(), "", "vbench").measure(sample(frames, []))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_metrics_from_files(backends: Backends, monkeypatch: pytest.MonkeyPatch)
     for build in BUILDERS:
         metric = build(backends)
         assert metric.protocol == "vbench-unverified" and len(metric.weights) == 16 and not metric.needs_reference
-        results = metric.measure(clips)
+        results = [metric.measure(clip) for clip in clips]
         assert [result.status for result in results] == ["ok", "ok"]
         for result in results[: 1 if metric.name == "motion_smoothness" else 2]:  # two frames have none between them
             value = result.values[metric.name]

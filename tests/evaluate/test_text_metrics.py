@@ -33,7 +33,7 @@ class ColourClip:
 
 def score(protocol, colours: list, prompt: str):
     metric = ClipScore("clip_score", protocol, "", FrameClip(ColourClip()))  # type: ignore[arg-type]
-    return metric.measure([sample([one(colour) for colour in colours], [], prompt=prompt)])[0]
+    return metric.measure(sample([one(colour) for colour in colours], [], prompt=prompt))
 
 
 def test_known_answers() -> None:
@@ -56,7 +56,7 @@ def test_frames_are_embedded_once_for_all_metrics() -> None:
     shared = FrameClip(clip)  # type: ignore[arg-type]
     given = sample([one(RED)] * 5, [], prompt="red")
     for _ in range(2):
-        ClipScore("clip_score_corrected", "corrected", "", shared).measure([given])
+        ClipScore("clip_score_corrected", "corrected", "", shared).measure(given)
     assert clip.pictures_seen == 5
 
 
@@ -74,7 +74,7 @@ def test_it_equals_transformers_own_logits(folder: Path, order: int) -> None:
     video = list(rng.integers(0, 255, (7, 40, 56, 3), dtype=np.uint8))
     prompt = "a man " * 60  # more than 77 tokens
     metric = (clip_score_corrected if order == 1 else clip_score)(Backends(clip=str(folder)))
-    ours = metric.measure([sample(video, [], prompt=prompt)])[0]
+    ours = metric.measure(sample(video, [], prompt=prompt))
 
     model = CLIPModel.from_pretrained(folder).eval()
     pixels = CLIPImageProcessorPil.from_pretrained(folder)(
@@ -103,7 +103,7 @@ def test_backends_are_asked_for_by_name(folder: Path) -> None:
     assert two[0].weights == two[1].weights and len(two[0].weights) == 16
 
 
-def test_neither_order_nor_batches_matter(folder: Path) -> None:
+def test_the_order_does_not_matter(folder: Path) -> None:
     metric = clip_score_corrected(Backends(clip=str(folder)))
     rng = np.random.default_rng(1)
 
@@ -113,7 +113,7 @@ def test_neither_order_nor_batches_matter(folder: Path) -> None:
             for n in range(3)
         ]
 
-    together = [result.values for result in metric.measure(fresh())]
+    together = [metric.measure(video).values for video in fresh()]
     order = rng.permutation(3)
-    apart = {int(n): metric.measure([fresh()[n]])[0].values for n in order}
+    apart = {int(n): metric.measure(fresh()[n]).values for n in order}
     assert [apart[n] for n in range(3)] == together

@@ -72,8 +72,8 @@ def test_score_is_the_cosine_of_the_prompt_and_the_middles_of_eight_intervals() 
     assert metric.indices(16, 8.0).tolist() == list(range(0, 16, 2))
     prompted = replace(video, item=replace(video.item, prompt="a man smiles"))
     expected = 4 / np.linalg.norm(range(0, 16, 2))
-    assert metric.measure([prompted])[0].values["viclip"] == pytest.approx(expected, abs=1e-6)
-    silent = metric.measure([replace(video, item=replace(video.item, prompt=" "))])[0]
+    assert metric.measure(prompted).values["viclip"] == pytest.approx(expected, abs=1e-6)
+    silent = metric.measure(replace(video, item=replace(video.item, prompt=" ")))
     assert silent.values == {"viclip": None} and silent.reason == "the row has no prompt"
 
 
@@ -96,7 +96,7 @@ def test_score_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     frames = list(np.random.default_rng(0).integers(0, 256, (9, 40, 30, 3), dtype=np.uint8))
     video = sample(frames, [])
     prompted = [replace(video, item=replace(video.item, prompt=text)) for text in ("a man", "red " * 4, "red " * 40)]
-    short, long, longer = (result.values["viclip"] for result in metric.measure(prompted))
+    short, long, longer = (metric.measure(given).values["viclip"] for given in prompted)
     assert short is not None and -1 <= short <= 1 and short != long
     assert long == longer  # what is beyond the last token is cut
     with pytest.raises(BackendAbsent, match="give --clip PATH"):
