@@ -62,9 +62,8 @@ def ways(faces: np.ndarray, num_tiles: int, prefilters: Sequence[Prefilter]) -> 
     groups = np.arange(len(faces))
 
     def prepared(prefilter: Prefilter) -> tuple[Search, float]:
-        start = time.process_time()
-        search = Search.prepare(faces, groups, BANDS, prefilter=prefilter, device="cpu")
-        return search, time.process_time() - start
+        prepare = partial(Search.prepare, faces, groups, BANDS, prefilter=prefilter, device="cpu")
+        return prepare(), median(timed(prepare) for _ in range(5))
 
     blocks, _ = prepared("float32")
     tiles = sample(blocks.tiles(), num_tiles)
