@@ -68,7 +68,7 @@ def overridden(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any
             raise UserError(f"--set names {key!r}: there is no {last!r}. {_known(table)}")
         try:
             table[last] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             table[last] = text
     return values
 
@@ -86,7 +86,7 @@ def read_json(path: Path, hint: str = "") -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}. {hint}".strip()) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
 
 

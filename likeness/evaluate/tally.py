@@ -211,5 +211,5 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"The votes {path} cannot be read: {error.strerror}. Check the path.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number too long to convert
         raise UserError(f"{path} is not JSON. Give the files that the study's page lets voters download.") from None

@@ -302,7 +302,14 @@ def test_a_voter_counts_once(make_runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"[]", "not a file of votes")]
+    ("content", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"1" * 5000, "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not a file of votes"),
+    ],
 )
 def test_files_that_are_no_votes(make_runs, tmp_path, content, words):
     write_study(make_runs(ids=("a",)), tmp_path / "study", seed=0)

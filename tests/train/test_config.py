@@ -61,6 +61,8 @@ def test_values_are_set_by_their_path() -> None:
         ("steps=many", "steps was given as 'many'"),
         ("steps=0", "1 or more"),
         ("steps=1.5", "steps was given as 1.5"),
+        (f"steps={'1' * 5000}", "steps was given as '111"),
+        (f"steps={'[' * 100_000}", "it is a int"),
         ("optimization.decay=never", "decay"),
         ("optimization.learning_rate=-1", "greater than 0"),
         ("optimization.ema_decay=1", "between 0 and 1"),
