@@ -57,7 +57,7 @@ def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     here = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     ray.init(
-        address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
         runtime_env={"env_vars": here},
     )  # fmt: skip
     yield
@@ -65,8 +65,8 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_actors_of_ray(tmp_path: Path, cluster: None) -> None:
-    check(poisoned(400, 20), run_ray, tmp_path, workers=3, deadline_s=30.0)
+def test_ten_thousand_clips_on_actors_of_ray(tmp_path: Path, cluster: None) -> None:
+    check(poisoned(10_000, 100), run_ray, tmp_path, workers=4, deadline_s=2 * DEADLINE_S)
 
 
 @pytest.mark.slow
