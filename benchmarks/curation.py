@@ -1,11 +1,12 @@
-"""What supervision costs: `python benchmarks/curation.py [overhead] [poison] [decide] [--ray]`.
+"""What supervision costs: `python benchmarks/curation.py [overhead] [poison] [footage] [decide] [--ray]`.
 
 overhead  ms a clip of handing clips to processes and keeping what comes back, beside calling the worker here, alternately.
 poison    the same clips with and without one in a hundred that raises, crashes or hangs.
+footage   clips of 720p by the real worker, here and, with --ray, on actors; not unless it is asked for (`footage.py`).
 decide    a changed threshold over a million measured clips, from the record to the tables; nothing is decoded.
 
-The workers make up their measures, so that nothing but the machinery is measured: rows with ten reference faces of 512 numbers
-and a thumbnail, as of a clip of two people.
+But for footage the workers make up their measures, so that nothing but the machinery is measured: rows with ten reference faces of 512
+numbers and a thumbnail, as of a clip of two people.
 """
 
 from __future__ import annotations
@@ -201,11 +202,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", nargs="*", default=["overhead", "poison", "decide"])
     parser.add_argument("--ray", action="store_true", help="beside processes of this machine, Ray's actors")
-    parser.add_argument("--clips", type=int, help="default: 2000 for overhead, 10,000 for poison, a million for decide")
+    parser.add_argument(
+        "--clips", type=int, help="default: 2000 for overhead, 10,000 for poison, 24 for footage, a million for decide"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--work-s", type=float, default=0.02, help="what a clip takes in the poisoned run")
     parser.add_argument("--deadline-s", type=float, default=2.0)
+    parser.add_argument("--videos", type=Path, help="for footage: a folder of videos instead of drawn people")
+    parser.add_argument("--faces", type=Path, help="for footage: a folder of face models")
     arguments = parser.parse_args()
     runners = {"local": run_local}
     if arguments.ray:
@@ -214,9 +219,11 @@ def main() -> None:
         from likeness.curate.ray_runner import run_ray
 
         here = {"PYTHONPATH": str(Path(__file__).parent)}
+        began = time.perf_counter()
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=arguments.workers,
                  runtime_env={"env_vars": here})  # fmt: skip
         runners["Ray"] = run_ray
+        print(f"Ray starts in {time.perf_counter() - began:.1f} s")
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}")
     if "overhead" in arguments.what:
         overhead(runners, arguments.clips or 2000, arguments.rounds)
@@ -225,6 +232,10 @@ def main() -> None:
             poison(
                 runner, name, arguments.clips or 10_000, arguments.work_s, arguments.workers, arguments.deadline_s, arguments.rounds
             )  # fmt: skip
+    if "footage" in arguments.what:
+        from footage import footage  # with what draws and decodes
+
+        footage(runners, arguments.clips or 24, arguments.workers, arguments.rounds, arguments.videos, arguments.faces)
     if "decide" in arguments.what:
         decide(arguments.clips or 1_000_000, arguments.workers)
 

@@ -15,7 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +25,33 @@ Way = Callable[[Path], list[np.ndarray]]
 
 
 def encode(path: Path, *, seconds: float, height: int, gop: int) -> None:
-    """A clip of 16:9 in H.264 as x264 makes it by default: closed groups, three B-frames."""
-    import av
+    """A clip of 16:9 that moves in every pixel."""
     import cv2
 
     width = height * 16 // 9 // 2 * 2
     noise = np.random.default_rng(0)
     texture = noise.integers(0, 255, (height // 8, width // 4, 3), dtype=np.uint8)
     texture = cv2.resize(texture, (2 * width, height + 64), interpolation=cv2.INTER_CUBIC)
-    options = {"preset": "medium", "crf": "23", "g": str(gop), "keyint_min": str(gop)}
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+
+    def pictures() -> Iterator[np.ndarray]:
         for index in range(round(seconds * FPS)):
             left, top = 3 * index % width, round(32 + 30 * np.sin(index / 9))
             grain = noise.integers(-6, 7, (height, width, 1))
-            pixels = np.clip(texture[top : top + height, left : left + width] + grain, 0, 255).astype(np.uint8)
+            yield np.clip(texture[top : top + height, left : left + width] + grain, 0, 255).astype(np.uint8)
+
+    write_h264(path, pictures(), gop)
+
+
+def write_h264(path: Path, pictures: Iterable[np.ndarray], gop: int) -> None:
+    """Pictures ``uint8 [H, W, 3]`` as x264 stores them by default: closed groups, three B-frames."""
+    import av
+
+    options = {"preset": "medium", "crf": "23", "g": str(gop), "keyint_min": str(gop)}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        for pixels in pictures:
+            if not stream.codec_context.is_open:
+                stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         container.mux(stream.encode(None))
 
