@@ -236,7 +236,8 @@ def _report(summary: Summary, *, quiet: bool) -> None:
     if not quiet:
         counts = summary.counts
         statuses = {"kept" if status == "ok" else status: count for status, count in counts.statuses.items()}
-        pairs = f"; pairs: {told(summary.pairs)}" if summary.pairs else ""
+        left_out = f" ({told(summary.left_out)} left out)" if summary.left_out else ""
+        pairs = f"; pairs: {told(summary.pairs)}{left_out}" if summary.pairs else ""
         print_line(
             "curated",
             f"{counts.clips:,} clips: {told(statuses)}; {summary.measured:,} measured now, {summary.reused:,} before{pairs}; "

@@ -19,6 +19,7 @@ Tie = Literal["more", "fewer"]
 CountDenominator = Literal["samples", "samples with faces"]
 IdentityDenominator = Literal["comparisons", "samples"]
 AreaOf = Literal["everybody", "each"]
+QualityOf = Literal["trade-off pairs", "all clips"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Thresholds:
         identity_over: what that share is of: comparisons, or the samples that were compared (open in the paper).
         min_area, max_area: share of the frame that faces cover, mean over the samples (section 4.2: 4 % and 90 %).
         area_of: everybody's faces together, or each person's (the paper names one person only).
+        quality_of: what the limits of the area and ``ranking.top`` decide about: which trade-off pairs are used, as in section
+            4.2, or which clips are kept at all.
     """
 
     human_terms: bool = True
@@ -92,11 +95,13 @@ class Thresholds:
     min_area: float = 0.04
     max_area: float = 0.90
     area_of: AreaOf = "everybody"
+    quality_of: QualityOf = "trade-off pairs"
 
     def __post_init__(self) -> None:
         check_choice("thresholds.count_over", self.count_over, CountDenominator)
         check_choice("thresholds.identity_over", self.identity_over, IdentityDenominator)
         check_choice("thresholds.area_of", self.area_of, AreaOf)
+        check_choice("thresholds.quality_of", self.quality_of, QualityOf)
         for name in ("max_corrupt", "max_other_count", "max_breaks", "min_area", "max_area"):
             _check_share(f"thresholds.{name}", getattr(self, name))
         if not -1.0 <= self.min_cosine <= 1.0:
@@ -111,12 +116,12 @@ class Thresholds:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Which of the clips that pass are the best (section 4.2: a weighted sum of three scores; its weights are open).
+    """Which trade-off pairs, or clips (``thresholds.quality_of``), are the best of those that pass (section 4.2: a weighted sum of three scores; its weights are open).
 
     Each score is in 0..1 before it is weighted: aesthetics a tenth of the model's, flow and motion a share of what counts as full.
 
     Attributes:
-        top: clips kept; None for all (section 4.2: 50,000 of the trade-off pairs).
+        top: pairs or clips kept; None for all (section 4.2: 50,000 pairs).
         aesthetics, flow, motion: weights.
         full_flow: heights of the frame a second.
         full_motion: mean change of brightness, 0..1.

@@ -21,15 +21,16 @@ import pyarrow as pa
 
 from likeness.curate.config import CurationConfig
 from likeness.curate.record import read_shard
-from likeness.curate.rules import judge, score
+from likeness.curate.rules import judge, judge_quality, score
 from likeness.curate.tables import FOUND, MEASURES, measures_of
 from likeness.errors import UserError
 from likeness.threads import end_with_parent
 
-# Of each row: what its verdict is before clips are compared with one another, and what is kept of its measures.
+# What is decided of each row, before clips are compared with one another. `tradeoff` is why a clip that is kept may be in no
+# trade-off pair, empty for one that may; `value` and `threshold` are those of the one reason or the other.
 VERDICT = pa.schema(
-    [("status", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64()),
-     ("score", pa.float64())]
+    [("status", pa.string()), ("reason", pa.string()), ("tradeoff", pa.string()), ("value", pa.float64()),
+     ("threshold", pa.float64()), ("score", pa.float64())]
 )  # fmt: skip
 KEPT_COLUMNS = ("clip_id", "detail", *MEASURES.names)
 PORTION = 4096  # rows, about: some MB, and a fraction of a second of work
@@ -120,17 +121,18 @@ def _decided(portion: Sequence[Share], config: CurationConfig) -> pa.Table:
 
 def _verdicts(table: pa.Table, captions: Sequence[str | None], config: CurationConfig) -> list[pa.Array]:
     """``VERDICT`` of each row; the best have not been chosen yet."""
-    decide, ranking = judge(config), config.ranking
+    decide, decide_quality, ranking = judge(config), judge_quality(config), config.ranking
     statuses, reasons = table.column("status").to_pylist(), table.column("reason").to_pylist()
     rows = []
     for measures, caption, status, reason in zip(measures_of(table), captions, statuses, reasons, strict=True):
         if measures is None:
-            rows.append((status, reason, None, None, None))
+            rows.append((status, reason, None, None, None, None))
             continue
         verdict = decide(measures, caption)
         if verdict.keep:
-            rows.append(("ok", "", None, None, score(measures, ranking)))
+            quality = decide_quality(measures, caption)
+            rows.append(("ok", "", quality.reason, quality.value, quality.threshold, score(measures, ranking)))
         else:
-            rows.append(("dropped", verdict.reason, verdict.value, verdict.threshold, None))
+            rows.append(("dropped", verdict.reason, None, verdict.value, verdict.threshold, None))
     columns = zip(*rows, strict=True) if rows else ([] for _ in VERDICT)
     return [pa.array(values, field.type) for values, field in zip(columns, VERDICT, strict=True)]

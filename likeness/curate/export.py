@@ -51,7 +51,7 @@ def export_pairs(
     caption: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Exported:
-    """Write the pairs of each kind as a list.
+    """Write the pairs of each kind as a list, those that are used.
 
     Args:
         folder: of the dataset.
@@ -68,7 +68,7 @@ def export_pairs(
     paths = sorted((dataset.folder / "pairs").glob("*.parquet"))
     if not paths:
         raise UserError(f"The dataset {dataset.folder} has no pairs yet. Run `likeness curate` to its end first.")
-    pairs = {path.stem: read_table(path, ["clip", "references"]) for path in paths}
+    pairs = {path.stem: used_pairs(read_table(path, ["clip", "references", "reason"])) for path in paths}
     writer = _Writer(dataset, output, caption)
     total, done, lists = sum(map(len, pairs.values())), 0, {}
     for kind, table in pairs.items():
@@ -84,6 +84,11 @@ def export_pairs(
             file.write("\n]\n" if count else "[]\n")
         lists[path] = count
     return Exported(lists=lists, uncaptioned=writer.uncaptioned, shots=len(writer.shots))
+
+
+def used_pairs(pairs: pa.Table) -> pa.Table:
+    """Pairs without a reason not to use them."""
+    return pairs.filter(pa.array([not reason for reason in pairs.column("reason").to_pylist()], pa.bool_()))
 
 
 class _Writer:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from likeness.curate.record import Dataset
-from likeness.curate.rules import decide, unchecked
+from likeness.curate.rules import decide, judge_quality, unchecked
 from likeness.curate.types import ClipSource
 from likeness.curate.worker import WorkerSpec
 from likeness.errors import UserError
@@ -22,7 +22,8 @@ def inspect_clip(folder: str | os.PathLike[str], key: str) -> dict[str, Any]:
         key: of the clip: 16 hex digits, or as many of the first as tell it from the others.
 
     Returns:
-        source, verdict and measures as plain values; ``unchecked`` names the rules that did not apply.
+        source, verdict and measures as plain values; ``tradeoff`` is the verdict about its being in trade-off pairs, ``unchecked``
+        names the rules that did not apply.
 
     Raises:
         UserError: no dataset, or not exactly one clip with that key.
@@ -44,6 +45,7 @@ def inspect_clip(folder: str | os.PathLike[str], key: str) -> dict[str, Any]:
     return {
         "source": asdict(source),
         "verdict": asdict(decide(measures, dataset.config, source.caption)),
+        "tradeoff": asdict(judge_quality(dataset.config)(measures, source.caption)),
         "unchecked": list(unchecked(measures, dataset.config, source.caption)),
         "measures": asdict(measures),
     }

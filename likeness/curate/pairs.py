@@ -32,13 +32,9 @@ from likeness.curate.config import Pairing
 from likeness.curate.face_table import FaceTable, read_faces
 from likeness.curate.mining import mine
 from likeness.curate.record import read_table, write_table
+from likeness.curate.tables import PAIRS
 from likeness.curate.types import PairKind
 from likeness.curate.verdicts import CLIPS
-
-PAIRS = pa.schema(
-    [("kind", pa.string()), ("clip", pa.int64()), ("references", pa.list_(pa.int64())),
-     ("cosines", pa.list_(pa.float64())), ("same_source", pa.bool_())]
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +65,7 @@ class PairTable:
             pa.array(np.full(len(self), kind), pa.string()), pa.array(self.clip),
             pa.ListArray.from_arrays(offsets, pa.array(self.references[there])),
             pa.ListArray.from_arrays(offsets, cosines), pa.array(self.same_source),
+            pa.array([""] * len(self), pa.string()), pa.nulls(len(self), pa.float64()), pa.nulls(len(self), pa.float64()),
         ]  # fmt: skip
         return pa.table(columns, schema=PAIRS)
 

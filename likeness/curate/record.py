@@ -38,7 +38,7 @@ from likeness.media import atomic_write
 SHARD_CLIPS, SHARD_S = 256, 30.0
 _FORMAT = 1
 _SHARDS, _RUN, _LOCK, _SOURCES = "measures", "run.json", ".lock", "sources.parquet"
-_REPEATED = ["status", "reason", "detail"]  # columns worth a dictionary
+_REPEATED = ["status", "reason", "tradeoff", "detail"]  # columns worth a dictionary
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,9 @@ from likeness.curate.record import Dataset, read_table
 from likeness.curate.report_choice import Verdicts, evenly, nearest, spread
 from likeness.curate.report_page import Failure, Gallery, Histogram, Page, Picture, Step, number, render
 from likeness.curate.report_pairs import ChosenPairs, choose_pairs, shrunk
-from likeness.curate.rules import LEAK, NOT_IN_TOP, REASONS, RULES
+from likeness.curate.rules import LEAK, NOT_IN_TOP, QUALITY, REASONS, RULES, is_of_pairs
 from likeness.curate.tables import measures_of
+from likeness.curate.tradeoff import TRADEOFF
 from likeness.curate.verdicts import CLIPS
 from likeness.media import atomic_write
 
@@ -32,6 +33,8 @@ _SHOWN, _SHOWN_KEPT, _SHOWN_LIMIT = 6, 12, 4  # pictures of a reason, of what is
 _SHOWN_FAILURES = 200
 _LINE = 160  # characters of a caption
 _FAILED = ("crash", "timeout", "error")  # in the order of how much they want to be looked at
+
+_OUT = "not in trade-off pairs: "
 
 Choice = tuple[str, str, np.ndarray]  # a heading, a note, and rows of clips
 
@@ -62,6 +65,7 @@ class _Tables:
     dataset: Dataset
     clips: pa.Table
     verdicts: Verdicts
+    quality: Verdicts  # about trade-off pairs, of the clips that are kept; a status is empty for the others
     cosines: np.ndarray  # float64, of all clips
     has_faces: bool
     paths: list[str]
@@ -90,7 +94,8 @@ def _read(dataset: Dataset) -> _Tables:
     limits = {rule.reason: float(rule.limit(dataset.config)) for rule in RULES}
     values[NOT_IN_TOP] = clips.column("score").to_numpy()
     reason = np.array(clips.column("reason").to_pylist(), object)
-    worse = clips.column("threshold").to_numpy()[reason == NOT_IN_TOP]
+    tradeoff, ranked = _tradeoff(dataset, clips)
+    worse = np.concatenate([clips.column("threshold").to_numpy()[reason == NOT_IN_TOP], ranked])
     if len(worse):
         limits[NOT_IN_TOP] = float(worse[0])
     is_leak = reason == LEAK
@@ -98,15 +103,30 @@ def _read(dataset: Dataset) -> _Tables:
     if is_leak.any():
         limits[LEAK] = dataset.config.pairing.leak
     status = np.array(clips.column("status").to_pylist(), object)
+    fit = np.array(["" if reason is None else "dropped" if reason else "ok" for reason in tradeoff], object)
     return _Tables(
         dataset=dataset,
         clips=clips,
         verdicts=Verdicts(status=status, reason=reason, values=values, limits=limits),
+        quality=Verdicts(status=fit, reason=tradeoff, values=values, limits=limits),
         cosines=cosines,
         has_faces=bool(np.nanmax(values["no face"], initial=0.0)),
         paths=clips.column("path").to_pylist(),
         captions=captions,
     )
+
+
+def _tradeoff(dataset: Dataset, clips: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Why each clip is in no trade-off pair: None for one that is dropped, empty for one that may be in some; and the limits of
+    the ranking that kept some out."""
+    reasons = np.array(clips.column("tradeoff").to_pylist(), object)
+    path = dataset.folder / "pairs" / f"{TRADEOFF}.parquet"
+    if not path.exists():
+        return reasons, np.zeros(0)
+    pairs = read_table(path, ["clip", "reason", "threshold"])
+    worse = np.array([reason == NOT_IN_TOP for reason in pairs.column("reason").to_pylist()], bool)
+    reasons[pairs.column("clip").to_numpy()[worse]] = NOT_IN_TOP
+    return reasons, pairs.column("threshold").to_numpy()[worse]
 
 
 def _values(
@@ -143,6 +163,7 @@ def _page(tables: _Tables) -> Page:
         histograms=_histograms(tables),
         reasons=_galleries(tables, reasons, jpegs),
         boundaries=_galleries(tables, limits, jpegs),
+        tradeoff=_tradeoff_steps(tables, pairs),
         bands=pairs.bands(jpegs),
         failures=tuple(_failure(tables, int(row)) for row in failures[:_SHOWN_FAILURES]),
         num_failures=len(failures),
@@ -193,6 +214,14 @@ def _funnel(tables: _Tables) -> tuple[Step, ...]:
         ),
         Step(status="ok", reason="", count=counts["ok", ""]),
     )
+
+
+def _tradeoff_steps(tables: _Tables, pairs: ChosenPairs) -> tuple[Step, ...]:
+    if not is_of_pairs(tables.dataset.config) or not (pairs.left_out or pairs.counts.get(TRADEOFF)):
+        return ()
+    reasons = sorted(pairs.left_out, key=REASONS.index)
+    out = (Step(status="dropped", reason=r, count=pairs.left_out[r], rule=_rule_told(tables, r)) for r in reasons)
+    return (*out, Step(status="ok", reason="", count=pairs.counts[TRADEOFF]))
 
 
 def _rule_told(tables: _Tables, reason: str) -> str:
@@ -259,6 +288,10 @@ def _by_reason(tables: _Tables) -> list[Choice]:
         if len(rows) and step.status not in _FAILED:  # of those there is no picture; they are listed apart
             clips = f"{len(rows):,} clip{'s' if len(rows) > 1 else ''}"
             choices.append(("kept" if kept else step.reason, clips, evenly(rows, _SHOWN_KEPT if kept else _SHOWN)))
+    for reason in REASONS:
+        rows = np.flatnonzero((tables.quality.status == "dropped") & (tables.quality.reason == reason))
+        if len(rows):
+            choices.append((_OUT + reason, f"{len(rows):,} of the clips that are kept", evenly(rows, _SHOWN)))
     return choices
 
 
@@ -266,9 +299,10 @@ def _by_limit(tables: _Tables) -> list[Choice]:
     choices = []
     for reason in tables.verdicts.limits:
         if _SETTING[reason]:
-            rows = np.concatenate(nearest(tables.verdicts, reason, _SHOWN_LIMIT))
+            of_pairs = reason in QUALITY and is_of_pairs(tables.dataset.config)
+            rows = np.concatenate(nearest(tables.quality if of_pairs else tables.verdicts, reason, _SHOWN_LIMIT))
             if len(rows):
-                choices.append((reason, _rule_told(tables, reason), rows))
+                choices.append((_OUT + reason if of_pairs else reason, _rule_told(tables, reason), rows))
     return choices
 
 
@@ -278,7 +312,9 @@ def _galleries(tables: _Tables, choices: Sequence[Choice], jpegs: dict[int, byte
         Gallery(
             title=title,
             note=note,
-            pictures=tuple(_picture(tables, int(row), jpegs, _measured(tables, title, int(row))) for row in rows),
+            pictures=tuple(
+                _picture(tables, int(row), jpegs, _measured(tables, title.removeprefix(_OUT), int(row))) for row in rows
+            ),
         )
         for title, note, rows in choices
     )
@@ -287,6 +323,8 @@ def _galleries(tables: _Tables, choices: Sequence[Choice], jpegs: dict[int, byte
 def _picture(tables: _Tables, row: int, jpegs: dict[int, bytes], line: str) -> Picture:
     status = tables.verdicts.status[row]
     lines = [line] if line else []
+    if out := tables.quality.reason[row]:
+        lines.append(_OUT + out)
     if caption := tables.captions[row]:
         lines.append(caption if len(caption) <= _LINE else caption[: _LINE - 1] + "…")
     return Picture(jpeg=jpegs.get(row, b""), name=_name(tables, row), status=status, lines=tuple(lines))

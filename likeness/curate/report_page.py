@@ -111,6 +111,7 @@ class Page:
     histograms: tuple[Histogram, ...] = ()
     reasons: tuple[Gallery, ...] = ()
     boundaries: tuple[Gallery, ...] = ()
+    tradeoff: tuple[Step, ...] = ()  # what became of the trade-off pairs; empty where nothing decides about them
     bands: tuple[Band, ...] = ()
     failures: tuple[Failure, ...] = ()
     num_failures: int = 0
@@ -133,7 +134,7 @@ def render(page: Page) -> str:
         charts=_grid("charts", [_chart(histogram) for histogram in page.histograms]),
         reasons=_galleries(page.reasons),
         boundaries=_galleries(page.boundaries),
-        pairs="".join(_band(band) for band in page.bands) or '<p class="soft">There are no pairs.</p>',
+        pairs=_tradeoff(page) + ("".join(map(_band, page.bands)) or '<p class="soft">There are no pairs.</p>'),
         failures=_failures(page),
         settings=escape(page.settings),
     )
@@ -144,6 +145,16 @@ def _funnel(page: Page) -> str:
     for step in page.funnel:
         name = "kept" if step.status == "ok" else step.reason
         lines.append(_line(name, step.count, page.num_clips, _CLASS.get(step.status, "failed"), step.rule))
+    return f'<table class="funnel"><tbody>{"".join(lines)}</tbody></table>'
+
+
+def _tradeoff(page: Page) -> str:
+    if not page.tradeoff:
+        return ""
+    whole = sum(step.count for step in page.tradeoff)
+    lines = [_line("trade-off pairs", whole, whole, "in", "")]
+    for step in page.tradeoff:
+        lines.append(_line(step.reason or "used", step.count, whole, _CLASS[step.status], step.rule))
     return f'<table class="funnel"><tbody>{"".join(lines)}</tbody></table>'
 
 

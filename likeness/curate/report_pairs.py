@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from likeness.curate.export import used_pairs
 from likeness.curate.record import read_table
 from likeness.curate.report_choice import evenly
 from likeness.curate.report_page import Band, Strip
@@ -47,11 +49,13 @@ class ChosenPairs:
     """Pairs to show.
 
     Attributes:
-        counts: of all pairs, by kind.
+        counts: of the pairs that are used, by kind.
+        left_out: trade-off pairs that are not, by reason.
         groups: a title, how many pairs it stands for, and those that are shown.
     """
 
     counts: Mapping[str, int]
+    left_out: Mapping[str, int]
     groups: tuple[tuple[str, int, tuple[_Shown, ...]], ...]
 
     @property
@@ -77,18 +81,20 @@ def choose_pairs(folder: Path) -> ChosenPairs:
     Raises:
         CheckpointError: a table is damaged.
     """
-    counts, groups = {}, []
+    counts, left_out, groups = {}, Counter(), []
     paths = sorted((folder / "pairs").glob("*.parquet"))
     crops = read_table(folder / FACES, ["crop"]).column("crop") if paths else None
     for path in paths:
         pairs = read_table(path)
+        left_out.update(reason for reason in pairs.column("reason").to_pylist() if reason)
+        pairs = used_pairs(pairs)
         counts[path.stem] = len(pairs)
         for title, rows in _bands(path.stem, pairs):
             shown = tuple(
                 _shown(folder, crops, pairs.slice(int(row), 1).to_pylist()[0]) for row in evenly(rows, _SHOWN)
             )
             groups.append((title, len(rows), shown))
-    return ChosenPairs(counts, tuple(groups))
+    return ChosenPairs(counts, left_out, tuple(groups))
 
 
 def _bands(kind: str, pairs: pa.Table) -> list[tuple[str, np.ndarray]]:

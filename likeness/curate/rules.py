@@ -15,6 +15,9 @@
 | not in top K            | weighted sum of aesthetics, optical flow and motion                   | ``ranking.top``                | 4.2       |
 | leak                    | cosine to a face of a benchmark, or somebody's eyes                   | ``pairing.leak`` 0.45          | A.1       |
 
+The paper filters and ranks its trade-off pairs alone by area and by score, so these three rules decide which of them are used and
+not which clips are kept, unless ``thresholds.quality_of`` is "all clips".
+
 Rules are tried in this order and the first that fails gives the reason. Each looks at one clip alone, so verdicts depend on
 nothing else, and a changed threshold is decided again from stored measures; only the last two compare clips, with one another
 and with the benchmark that ``likeness curate leaks`` was given. A rule without its measure (no caption, a face pack without a recogniser) does not apply, and :func:`unchecked` says so.
@@ -49,6 +52,7 @@ class Rule:
         limit: the number it is compared with.
         setting: path of the limit in the configuration; empty where it is fixed.
         section: of the paper; empty for a rule of this package.
+        is_quality: whether it decides what ``thresholds.quality_of`` says.
     """
 
     reason: str
@@ -57,6 +61,7 @@ class Rule:
     limit: Callable[[CurationConfig], float]
     setting: str = ""
     section: str = ""
+    is_quality: bool = False
 
 
 def common_count(num_people: Sequence[int], tie: Tie = "more") -> int:
@@ -160,16 +165,33 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("too many people", "at most", _people, lambda c: c.measuring.max_people, "measuring.max_people", "B.1"),
     Rule("identity varies", "at most", _breaks, lambda c: c.thresholds.max_breaks, "thresholds.max_breaks", "4.2"),
-    Rule("face too small", "at least", _smallest_area, lambda c: c.thresholds.min_area, "thresholds.min_area", "4.2"),
-    Rule("face too large", "at most", _largest_area, lambda c: c.thresholds.max_area, "thresholds.max_area", "4.2"),
+    Rule(
+        "face too small",
+        "at least",
+        _smallest_area,
+        lambda c: c.thresholds.min_area,
+        "thresholds.min_area",
+        "4.2",
+        is_quality=True,
+    ),
+    Rule(
+        "face too large",
+        "at most",
+        _largest_area,
+        lambda c: c.thresholds.max_area,
+        "thresholds.max_area",
+        "4.2",
+        is_quality=True,
+    ),
 )
 NOT_IN_TOP = "not in top K"
 LEAK = "leak"
+QUALITY: tuple[str, ...] = (*(rule.reason for rule in RULES if rule.is_quality), NOT_IN_TOP)
 REASONS: tuple[str, ...] = (*(rule.reason for rule in RULES), NOT_IN_TOP, LEAK)
 
 
 def decide(measures: Measures, config: CurationConfig, caption: str | None = None) -> Verdict:
-    """Whether a clip is kept, and if not, why: the first rule of the table that it fails.
+    """Whether a clip is kept, and if not, why: the first rule of the table that it fails, of those that decide about clips.
 
     Args:
         caption: what is said of the clip; None if nothing is.
@@ -177,12 +199,26 @@ def decide(measures: Measures, config: CurationConfig, caption: str | None = Non
     return judge(config)(measures, caption)
 
 
+def is_of_pairs(config: CurationConfig) -> bool:
+    """Whether the rules about quality decide about trade-off pairs alone."""
+    return config.thresholds.quality_of == "trade-off pairs"
+
+
 def judge(config: CurationConfig) -> Callable[[Measures, str | None], Verdict]:
     """:func:`decide` for many clips, with the limits looked up once."""
-    rules = [(rule.value, float(rule.limit(config)), rule.keeps == "at least", rule.reason) for rule in RULES]
+    return _first_failed([rule for rule in RULES if not (rule.is_quality and is_of_pairs(config))], config)
+
+
+def judge_quality(config: CurationConfig) -> Callable[[Measures, str | None], Verdict]:
+    """For clips that are kept: whether they may be in trade-off pairs, and if not, why."""
+    return _first_failed([rule for rule in RULES if rule.is_quality and is_of_pairs(config)], config)
+
+
+def _first_failed(rules: Sequence[Rule], config: CurationConfig) -> Callable[[Measures, str | None], Verdict]:
+    looked_up = [(rule.value, float(rule.limit(config)), rule.keeps == "at least", rule.reason) for rule in rules]
 
     def decide_one(measures: Measures, caption: str | None) -> Verdict:
-        for value_of, limit, is_least, reason in rules:
+        for value_of, limit, is_least, reason in looked_up:
             value = value_of(measures, caption, config)
             if value is not None and (value < limit if is_least else value > limit):
                 return Verdict(keep=False, reason=reason, value=value, threshold=limit)
@@ -206,7 +242,7 @@ def score(measures: Measures, ranking: Ranking) -> float:
 
 
 def rank(keys: Sequence[str], scores: Sequence[float] | np.ndarray, top: int | None) -> list[Verdict]:
-    """The verdicts of clips that passed every rule: the ``top`` best are kept, equal scores by the order of their keys.
+    """The verdicts of clips that passed every other rule: the ``top`` best are kept, equal scores by the order of their keys.
 
     Args:
         keys: N names of clips, each once.

@@ -18,6 +18,7 @@ from likeness.curate.record import Current, Dataset, ShardWriter, locked, num_ro
 from likeness.curate.rules import RULES, decide
 from likeness.curate.supervise import Outcome, Outcomes
 from likeness.curate.tables import FileState, sources_table
+from likeness.curate.tradeoff import TRADEOFF, choose_tradeoff
 from likeness.curate.types import ClipSource, PairKind
 from likeness.curate.verdicts import CLIPS, FACES, Counts, decided_clips, dropped_unseen, table_stamps, write_faces
 from likeness.curate.worker import MakeWorker, WorkerSpec
@@ -51,7 +52,8 @@ class Summary:
         counts: what became of its clips.
         measured: clips that were decoded by this run.
         reused: clips that an earlier run had measured.
-        pairs: of each kind.
+        pairs: of each kind, those that are used.
+        left_out: trade-off pairs that are not, by reason.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class Summary:
     measured: int
     reused: int
     pairs: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def curate(
@@ -241,8 +244,9 @@ def settle(
         from likeness.curate.pairs import pair_dataset  # with torch, which takes seconds
 
         pair_dataset(folder, dataset.config.pairing, workers=workers, on_progress=pairing)
+    chosen = choose_tradeoff(dataset, clips)
     replace(dataset, made=made).write_config()
     rows = {path.stem: num_rows(path) for paths in tables.values() for path in paths}
-    return Summary(
-        folder=folder, counts=replace(counts, faces=rows.pop("faces")), measured=measured, reused=reused, pairs=rows
-    )
+    counts = replace(counts, faces=rows.pop("faces"))
+    pairs, left_out = rows | {TRADEOFF: chosen.pop("", 0)}, dict(chosen)
+    return Summary(folder=folder, counts=counts, measured=measured, reused=reused, pairs=pairs, left_out=left_out)

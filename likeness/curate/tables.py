@@ -39,6 +39,13 @@ REFERENCE = pa.struct(
      ("box", pa.list_(pa.float32(), 4)), ("keypoints", pa.list_(pa.float32(), 10)), ("score", pa.float32()),
      ("area", pa.float32()), ("mean_x", pa.float64()), ("embedding", pa.list_(pa.float16())), ("crop", pa.string())]
 )  # fmt: skip
+# A pair of a clip and its references, as likeness.curate.pairs makes them. `reason` is why it is not used, empty for one that is;
+# value and threshold are what decided.
+PAIRS = pa.schema(
+    [("kind", pa.string()), ("clip", pa.int64()), ("references", pa.list_(pa.int64())),
+     ("cosines", pa.list_(pa.float64())), ("same_source", pa.bool_()), ("reason", pa.string()), ("value", pa.float64()),
+     ("threshold", pa.float64())]
+)  # fmt: skip
 # A row of a shard. `size` and `mtime_ns` are the file's as it was measured, -1 for one that was not there; `attempts` is how often
 # it was begun, which depends on what was killed meanwhile and so stands in no final table.
 ROW = pa.schema(

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from likeness.curate.config import CurationConfig
 from likeness.curate.deciding import KEPT_COLUMNS, VERDICT, Share, decide_shares
 from likeness.curate.record import Current, Dataset
-from likeness.curate.rules import LEAK, RULES, decide, rank
+from likeness.curate.rules import LEAK, RULES, decide, is_of_pairs, rank
 from likeness.curate.tables import FOUND, MEASURES, REFERENCE, SOURCE, reference_columns
 from likeness.curate.types import Measures, Verdict
 from likeness.disk import full_disk_told
@@ -166,9 +166,11 @@ def _unseen(places: np.ndarray, captions: Sequence[str | None], dataset: Dataset
         )
     told = [pa.array([getattr(verdict, name) for verdict in verdicts], pa.float64()) for name in ("value", "threshold")]
     count = len(places)
-    dropped = [pa.array(["dropped"] * count, pa.string()), pa.array([RULES[0].reason] * count, pa.string()), *told]
+    reasons = [pa.array([value] * count, pa.string()) for value in ("dropped", RULES[0].reason, None)]
     nothing = _nulls([FOUND.field("clip_id"), FOUND.field("detail"), *MEASURES], count)
-    return pa.table([*nothing.columns, *dropped, pa.nulls(count, pa.float64())], names=[*KEPT_COLUMNS, *VERDICT.names])
+    return pa.table(
+        [*nothing.columns, *reasons, *told, pa.nulls(count, pa.float64())], names=[*KEPT_COLUMNS, *VERDICT.names]
+    )
 
 
 def _compared(
@@ -178,17 +180,18 @@ def _compared(
     config: CurationConfig,
 ) -> list[Any]:
     """The columns of verdicts, with those clips dropped that pass every rule and are not among the best, or that leak."""
-    if config.ranking.top is None and not leaked:
+    top = None if is_of_pairs(config) else config.ranking.top
+    if top is None and not leaked:
         return verdicts.columns
     lines, names = verdicts.to_pydict(), keys.to_pylist()
     passed = [place for place, status in enumerate(lines["status"]) if status == "ok"]
-    ranked = rank([names[place] for place in passed], [lines["score"][place] for place in passed], config.ranking.top)
+    ranked = rank([names[place] for place in passed], [lines["score"][place] for place in passed], top)
     for place, verdict in zip(passed, ranked, strict=True):
         if verdict.keep and names[place] in leaked:
             value, threshold = leaked[names[place]]
             verdict = Verdict(keep=False, reason=LEAK, value=value, threshold=threshold)
         if not verdict.keep:
-            lines["status"][place], lines["reason"][place] = "dropped", verdict.reason
+            lines["status"][place], lines["reason"][place], lines["tradeoff"][place] = "dropped", verdict.reason, None
             lines["value"][place], lines["threshold"][place] = verdict.value, verdict.threshold
     return [pa.array(lines[field.name], field.type) for field in VERDICT]
 

@@ -39,7 +39,8 @@ class Order:
 
 @dataclass(frozen=True)
 class Planted:
-    """A clip of the folder, and the truth about it: status and reason that its row must have."""
+    """A clip of the folder, and the truth about it: status and reason that its row must have, and why it may be in no trade-off
+    pair, if so."""
 
     path: Path
     kind: str
@@ -47,6 +48,7 @@ class Planted:
     caption: str | None
     status: str
     reason: str
+    tradeoff: str
 
 
 Pictures = Callable[[Order, int], np.ndarray]
@@ -243,6 +245,7 @@ class Kind:
     write: Writer = video
     caption: str | None = CAPTIONED
     people: int = 1
+    tradeoff: str = ""
 
 
 SOUND = {
@@ -261,8 +264,8 @@ DEFECTS = {
     "people count varies": Kind("dropped", "people count varies", pictures=changing, people=2),
     "people swap": Kind("dropped", "identity varies", pictures=swapped, people=2),
     "people swap once": Kind("dropped", "identity varies", pictures=swapped_once, people=2),
-    "tiny face": Kind("dropped", "face too small", pictures=tiny),
-    "huge face": Kind("dropped", "face too large", pictures=huge),
+    "tiny face": Kind("ok", tradeoff="face too small", pictures=tiny),
+    "huge face": Kind("ok", tradeoff="face too large", pictures=huge),
     "one frame": Kind("dropped", "too short", write=one_frame),
     "flipped bits": Kind("dropped", "corrupt", write=flipped),
     "cut short": Kind("dropped", "corrupt", write=cut_short),
@@ -279,14 +282,15 @@ KINDS = SOUND | DEFECTS
 def plan(*, people: int, clips: int, each: int) -> list[Order]:
     """Orders for `clips` plain clips of each of `people` people, and `each` clips of every other kind, of further people.
 
-    Of people who are sound together there are two clips, so that they can be paired.
+    Of people who are sound together, or whose trade-off pairs are not used, there are two clips, so that they can be paired.
     """
     orders = [Order("plain", (FIRST_PERSON + p,), number) for p in range(people) for number in range(clips)]
     following = FIRST_PERSON + people
     for name, kind in KINDS.items():
         for number in range(each if name != "plain" else 0):
             group = tuple(range(following, following + kind.people))
-            numbers = (number, each + number) if name in SOUND and kind.people > 1 else (number,)
+            is_paired = kind.tradeoff or (name in SOUND and kind.people > 1)
+            numbers = (number, each + number) if is_paired else (number,)
             orders += [Order(name, group, one) for one in numbers]
             following += kind.people
     return orders
@@ -317,4 +321,5 @@ def _planted(folder: Path, orders: Sequence[Order], size: int) -> Iterator[Plant
             caption=None if caption is UNCAPTIONED else caption,
             status=kind.status,
             reason=kind.reason,
+            tradeoff=kind.tradeoff,
         )

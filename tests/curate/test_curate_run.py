@@ -18,6 +18,8 @@ from likeness.curate.run import Stopped, Summary, curate, decide_again
 from likeness.curate.types import ClipSource
 from likeness.errors import CheckpointError, UserError
 
+ALL_CLIPS = "thresholds.quality_of=all clips"
+
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
@@ -107,13 +109,13 @@ def test_thresholds_are_decided_again_without_decoding(tmp_path: Path, faces: Pa
     row = pq.read_table(tmp_path / "set" / "clips.parquet").to_pylist()[0]
     assert (row["value"], row["threshold"]) == (2.0, 3.0)
     assert Dataset.open(tmp_path / "set").config.thresholds.min_duration_s == 3
-    top = decide_again(tmp_path / "set", ["thresholds.min_duration_s=0", "ranking.top=5"])
+    top = decide_again(tmp_path / "set", ["thresholds.min_duration_s=0", "ranking.top=5", ALL_CLIPS])
     assert (top.counts.statuses, top.counts.reasons) == ({"ok": 5, "dropped": 15}, {("dropped", "not in top K"): 15})
     rows = pq.read_table(tmp_path / "set" / "clips.parquet").to_pylist()
     worst = min(row["score"] for row in rows if row["status"] == "ok")
     assert all(row["score"] <= worst == row["threshold"] for row in rows if row["status"] == "dropped")
     assert sum(begun(tmp_path).values()) == 20
-    same = run(sources, tmp_path / "set", "ranking.top=5", "thresholds.min_duration_s=0")
+    same = run(sources, tmp_path / "set", "ranking.top=5", "thresholds.min_duration_s=0", ALL_CLIPS)
     assert (same.measured, same.counts) == (0, top.counts)
 
 

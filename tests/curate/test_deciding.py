@@ -47,7 +47,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "set"
 
 
-@pytest.mark.parametrize("settings", [[], ["thresholds.max_area=0.2", "ranking.top=7"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["thresholds.max_area=0.2", "thresholds.quality_of=all clips", "ranking.top=7"]]
+)
 def test_the_table_does_not_depend_on_the_number_of_processes(folder: Path, settings: list[str]) -> None:
     tables = set()
     for workers in (1, 2, 3):

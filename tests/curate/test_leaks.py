@@ -269,7 +269,7 @@ def test_clips_that_leak_stay_out_whatever_is_decided(dataset: Path, benchmark: 
 
 
 def test_clips_that_were_never_compared_are_told_of(dataset: Path, benchmark: Path) -> None:
-    decide_again(dataset, ["ranking.top=3"])
+    decide_again(dataset, ["thresholds.quality_of=all clips", "ranking.top=3"])
     assert not is_outdated(Dataset.open(dataset)), "where there is no benchmark"
     check_leaks(dataset, benchmark)
     assert not is_outdated(Dataset.open(dataset))

@@ -6,6 +6,7 @@ Nothing is stood in for: files are decoded, faces found and recognised by the mo
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from likeness.cli import app
 from likeness.curate.config import CurationConfig, Pairing
 from likeness.curate.export import export_pairs
 from likeness.curate.local import run_local
-from likeness.curate.run import Summary, curate
+from likeness.curate.run import Summary, curate, decide_again
 from likeness.curate.sources import read_sources
 from likeness.faces import faces_folder
 
@@ -55,13 +56,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Curated:
 
 
 def assert_planted_truth(result: Curated) -> None:
-    found = {row["path"]: (row["status"], row["reason"]) for row in result.clips}
-    wrong = {
-        path: (*found[path], "planted:", clip.status, clip.reason)
-        for path, clip in result.planted.items()
-        if found[path] != (clip.status, clip.reason)
-    }
-    assert not wrong
+    found = {row["path"]: (row["status"], row["reason"], row["tradeoff"] or "") for row in result.clips}
+    truth = {path: (clip.status, clip.reason, clip.tradeoff) for path, clip in result.planted.items()}
+    assert not {path: (found[path], "planted:", truth[path]) for path in truth if found[path] != truth[path]}
     assert len(result.clips) == len(result.planted) == sum(result.summary.counts.statuses.values())
 
 
@@ -101,7 +98,10 @@ def assert_pairs_of_brute_force(result: Curated) -> int:
 
     near = {clip: within(faces[0], single, *config.tradeoff) for clip, faces in first.items() if len(faces) == 1}
     least = {clip: min(found, key=lambda row: cosine[first[clip][0], row]) for clip, found in near.items() if found}
-    assert {pair["clip"]: pair["references"] for pair in result.pairs("tradeoff")} == {c: [r] for c, r in least.items()}
+    tradeoff = result.pairs("tradeoff")
+    assert {pair["clip"]: pair["references"] for pair in tradeoff} == {c: [r] for c, r in least.items()}
+    for pair in tradeoff:
+        assert pair["reason"] == result.planted[result.clips[pair["clip"]]["path"]].tradeoff
 
     own = Counter((pair["clip"], tuple(pair["references"])) for pair in result.pairs("pretraining"))
     assert own.keys() >= {(clip, tuple(faces)) for clip, faces in first.items()} and set(own.values()) == {1}
@@ -144,6 +144,17 @@ def test_what_is_kept_was_read_as_it_is_shown(few: Curated) -> None:
     assert rows["uncaptioned"]["caption"] is None and few.summary.counts.uncaptioned == 1
     assert rows["hostile caption"]["caption"].startswith("<script>")
     assert [len(row) for row in (rows["two people"]["areas"], rows["three people"]["areas"])] == [2, 3]
+
+
+def test_rules_about_quality_can_drop_clips(few: Curated, tmp_path: Path) -> None:
+    folder = shutil.copytree(few.summary.folder, tmp_path / "set")
+    decide_again(folder, ["thresholds.quality_of=all clips"])
+    rows = pq.read_table(folder / "clips.parquet").to_pylist()
+    found = {row["path"]: (row["status"], row["reason"], row["tradeoff"] or "") for row in rows}
+    assert found == {
+        path: ("dropped", clip.tradeoff, "") if clip.tradeoff else (clip.status, clip.reason, "")
+        for path, clip in few.planted.items()
+    }
 
 
 @pytest.mark.slow

@@ -62,12 +62,14 @@ def test_every_clip_is_in_the_report(folder: Path) -> None:
     reader = read(write_report(folder).read_text(encoding="utf-8"))
     text = " ".join(" ".join(reader.texts).split())
     for line in (
-        "clips in 60 100.0%", "people count varies", "face too small", "identity varies", "not a video error 10",
-        "the process was ended by SIGSEGV crash 10", "kept 10 16.7%",
+        "clips in 60 100.0%", "people count varies", "identity varies", "not a video error 10",
+        "the process was ended by SIGSEGV crash 10", "kept 20 33.3%",
+        "not in trade-off pairs: face too small 10 of the clips that are kept",
     ):  # fmt: skip
         assert line in text, line
     assert "Clips without a caption: 30." in text
     assert re.search(r"kept 000 & more\.mp4 10 % .*kept 006 & more\.mp4 10\.6 %", text), "next to the smallest area"
+    assert re.search(r"kept 056 & more\.mp4 1\.56 % not in trade-off pairs: face too small", text), "and below it"
     assert (
         "samples with another number of people than most: at most 30 % (thresholds.max_other_count, section 4.2)"
         in text

@@ -8,11 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likeness.curate.config import CurationConfig, Thresholds
-from likeness.curate.rules import NOT_IN_TOP, REASONS, RULES, common_count, decide, rank, score, unchecked
+from likeness.curate.config import CurationConfig
+from likeness.curate.rules import (
+    NOT_IN_TOP,
+    QUALITY,
+    REASONS,
+    RULES,
+    common_count,
+    decide,
+    judge_quality,
+    rank,
+    score,
+    unchecked,
+)
 from likeness.curate.types import KEPT, Measures
 
 CONFIG = CurationConfig()
+ALL_CLIPS = CONFIG.override(["thresholds.quality_of=all clips"])
 SOUND = Measures(
     width=640, height=360, fps=25.0, duration_s=5.0, rotation=0, num_expected=10, num_delivered=10, num_corrupt=0,
     num_people=(1,) * 10, cosines=((0.8,) * 9,), areas=((0.1,) * 10,), flow=0.1, motion=0.02, aesthetics=5.0,
@@ -42,8 +54,14 @@ def test_a_sound_clip_is_kept() -> None:
     ],
 )
 def test_each_reason_has_its_number(reason, caption, changes, value, threshold) -> None:
-    verdict = decide(replace(SOUND, **changes), CONFIG, caption)
+    verdict = decide(replace(SOUND, **changes), ALL_CLIPS, caption)
     assert (verdict.keep, verdict.reason) == (False, reason)
+    if reason in QUALITY:
+        assert decide(replace(SOUND, **changes), CONFIG, caption) is KEPT
+        assert judge_quality(CONFIG)(replace(SOUND, **changes), caption) == verdict
+        assert judge_quality(ALL_CLIPS)(replace(SOUND, **changes), caption) is KEPT, "there is nothing left to decide"
+    else:
+        assert decide(replace(SOUND, **changes), CONFIG, caption) == verdict
     assert verdict.value == pytest.approx(value) and verdict.threshold == pytest.approx(threshold)
     assert reason in REASONS
 
@@ -62,7 +80,7 @@ def test_each_reason_has_its_number(reason, caption, changes, value, threshold) 
 )
 def test_the_limits_themselves_are_kept(changes) -> None:
     """The paper says "more than 30 %", "below 0.5", "less than 4 %" and "more than 90 %"."""
-    assert decide(replace(SOUND, **changes), CONFIG, CAPTION).keep
+    assert decide(replace(SOUND, **changes), ALL_CLIPS, CAPTION).keep
 
 
 def test_the_limits_are_the_papers() -> None:
@@ -100,8 +118,8 @@ def test_denominators_can_be_chosen() -> None:
 
 def test_areas_of_everybody_or_of_each() -> None:
     three = replace(SOUND, num_people=(3,) * 10, cosines=((0.8,),) * 3, areas=((0.02,), (0.03,), (0.3,)))
-    assert decide(three, CONFIG).keep
-    verdict = decide(three, CONFIG.override(["thresholds.area_of=each"]))
+    assert decide(three, ALL_CLIPS).keep
+    verdict = decide(three, ALL_CLIPS.override(["thresholds.area_of=each"]))
     assert (verdict.reason, verdict.value) == ("face too small", 0.02)
 
 
@@ -136,26 +154,31 @@ def clips(draw):
     )
 
 
+def of_all_clips(name: str, limit: float) -> CurationConfig:
+    """With one threshold changed, and no rule that decides about pairs alone."""
+    return replace(ALL_CLIPS, thresholds=replace(ALL_CLIPS.thresholds, **{name: limit}))
+
+
 @given(clips(), st.sampled_from(["max_corrupt", "max_other_count", "max_breaks", "max_area"]), share, share)
 def test_raising_a_largest_value_keeps_no_less(clip, name, low, high) -> None:
     low, high = sorted((low, high))
     if name == "max_area":
         low = max(low, 0.04)
         high = max(low, high)
-    strict, loose = (replace(CONFIG, thresholds=Thresholds(**{name: limit})) for limit in (low, high))
+    strict, loose = (of_all_clips(name, limit) for limit in (low, high))
     assert decide(clip, loose).keep >= decide(clip, strict).keep
 
 
 @given(clips(), st.sampled_from(["min_duration_s", "min_area", "min_cosine"]), share, share)
 def test_raising_a_least_value_never_keeps_more(clip, name, low, high) -> None:
     low, high = (0.9 * limit for limit in sorted((low, high)))
-    loose, strict = (replace(CONFIG, thresholds=Thresholds(**{name: limit})) for limit in (low, high))
+    loose, strict = (of_all_clips(name, limit) for limit in (low, high))
     assert decide(clip, strict).keep <= decide(clip, loose).keep
 
 
 @given(clips(), st.randoms())
 def test_a_verdict_names_a_rule_that_fails_and_people_have_no_order(clip, random) -> None:
-    verdict = decide(clip, CONFIG)
+    verdict = decide(clip, ALL_CLIPS)
     rule = next((rule for rule in RULES if rule.reason == verdict.reason), None)
     assert (rule is None) == verdict.keep
     if rule is not None:
@@ -164,7 +187,7 @@ def test_a_verdict_names_a_rule_that_fails_and_people_have_no_order(clip, random
     order = list(range(len(clip.areas)))
     random.shuffle(order)
     other = replace(clip, cosines=tuple(clip.cosines[i] for i in order), areas=tuple(clip.areas[i] for i in order))
-    assert decide(other, CONFIG).reason == verdict.reason
+    assert decide(other, ALL_CLIPS).reason == verdict.reason
 
 
 @given(
