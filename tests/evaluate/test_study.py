@@ -13,32 +13,10 @@ from likeness.errors import UserError
 from likeness.evaluate.study import QUESTIONS, VOTES_FORMAT, pair_up, read_key, write_study
 from likeness.evaluate.tally import fleiss_kappa, tally
 from likeness.evaluate.types import Item
-from likeness.media import read_video, write_picture, write_video
-from likeness.types import Video
+from likeness.media import read_video
 
 QUESTION_IDS = [question.id for question in QUESTIONS]
 EVIL = "</script><script>alert('prompt')</script><img src=x onerror=alert(1)> \u2028 & \"quoted\""
-
-
-@pytest.fixture
-def make_runs(tmp_path):
-    """Runs of videos whose colour tells the run, with one photograph."""
-    photograph = tmp_path / "secret_name.png"
-    write_picture(photograph, np.full((40, 60, 3), 90, np.uint8))
-
-    def make(names=("ours", "theirs"), ids=("a", "b", "c", "d"), prompt="a man nods"):
-        runs = {}
-        for shade, name in enumerate(names):
-            rows = []
-            for id in ids:
-                path = tmp_path / name / f"{id}.mp4"
-                frames = np.full((4, 32, 32, 3), 60 + 90 * shade, np.uint8)
-                write_video(path, Video(frames, 8.0), metadata={"comment": f"made by {name}"})
-                rows.append(Item(id=id, video=path, prompt=prompt, references=(photograph,), people=(0,), group="g"))
-            runs[name] = rows
-        return runs
-
-    return make
 
 
 class Page(HTMLParser):
