@@ -1,7 +1,8 @@
 """What training does to a reference before the VAE: pixel noise (Concat-ID) and augmentation (ST-DRC Eq. 5).
 
 All randomness comes from the generator given, drawn on its device and in a fixed order, so that a seed gives the same
-pictures wherever the pixels are. Both functions take ``[B, 3, H, W]`` or ``[B, 3, 1, H, W]`` in [-1, 1].
+pictures wherever the pixels are. Both functions take ``[B, 3, H, W]`` or ``[B, 3, 1, H, W]`` in [-1, 1], whatever they show; flips of
+one kind of reference alone (Concat-ID B.2) are made in :mod:`likeness.train.loader`, which knows the kinds.
 """
 
 from __future__ import annotations
