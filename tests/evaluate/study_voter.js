@@ -29,7 +29,10 @@ class Element {
   click() { if (!this.disabled) this.fire("click"); }
   pause() {}
   play() {}
-  find(tag) { return this.children.filter(child => child instanceof Element).flatMap(child => child.tag === tag ? [child] : child.find(tag)); }
+  find(tag) {
+    const elements = this.children.filter(child => child instanceof Element);
+    return elements.flatMap(child => child.tag === tag ? [child] : child.find(tag));
+  }
 }
 
 class Browser {
@@ -42,7 +45,8 @@ class Browser {
     const html = fs.readFileSync(path, "utf8");
     const scripts = [...html.matchAll(/<script([^>]*)>([\s\S]*?)<\/script>/g)];
     const tags = html.replace(/<script[\s\S]*?<\/script>/g, "").matchAll(/<(\w+)([^>]*\bid="([\w-]+)"[^>]*)>/g);
-    this.byId = Object.fromEntries([...tags].map(([, tag, attributes, id]) => [id, new Element(tag, /\bhidden\b/.test(attributes))]));
+    const found = [...tags].map(([, tag, attributes, id]) => [id, new Element(tag, /\bhidden\b/.test(attributes))]);
+    this.byId = Object.fromEntries(found);
     const [[, , data], [, , code]] = scripts;
     this.byId.study = new Element("script");
     this.byId.study.textContent = data;
@@ -85,6 +89,7 @@ class Browser {
 
   seen() {
     const {byId} = this;
+    const choice = label => [label.find("input")[0].value, label.textContent];
     const ballot = byId.ballot.hidden ? null : {
       where: byId.where.textContent,
       prompt: byId.prompt.textContent,
@@ -92,7 +97,7 @@ class Browser {
       right: byId.right.src,
       photographs: byId.photographs.children.map(image => image.src),
       questions: byId.questions.children.map(field => field.find("legend")[0].textContent),
-      choices: byId.questions.children.map(field => field.find("label").map(label => [label.find("input")[0].value, label.textContent])),
+      choices: byId.questions.children.map(field => field.find("label").map(choice)),
       answers: byId.questions.children.map(field => field.find("input").find(input => input.checked)?.value ?? null),
       progress: [byId.progress.value, byId.progress.max],
       back: !byId.back.disabled,
