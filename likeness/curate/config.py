@@ -76,6 +76,8 @@ class Thresholds:
         count_over: what that share is of: all samples, or those with a face (open in the paper).
         min_cosine: between a person's faces in consecutive samples; less counts as a break (section 4.2: 0.5).
         max_breaks: share of breaks, of the worst person (section 4.2: 30 %).
+        min_bridge: the greatest cosine of a person's faces before a moment to those after it; less means that somebody else took
+            the place for good, which in a long clip is but one break (not in the paper). -1 keeps such clips.
         identity_over: what that share is of: comparisons, or the samples that were compared (open in the paper).
         min_area, max_area: share of the frame that faces cover, mean over the samples (section 4.2: 4 % and 90 %).
         area_of: everybody's faces together, or each person's (the paper names one person only).
@@ -91,6 +93,7 @@ class Thresholds:
     count_over: CountDenominator = "samples"
     min_cosine: float = 0.5
     max_breaks: float = 0.3
+    min_bridge: float = 0.5
     identity_over: IdentityDenominator = "comparisons"
     min_area: float = 0.04
     max_area: float = 0.90
@@ -104,8 +107,9 @@ class Thresholds:
         check_choice("thresholds.quality_of", self.quality_of, QualityOf)
         for name in ("max_corrupt", "max_other_count", "max_breaks", "min_area", "max_area"):
             _check_share(f"thresholds.{name}", getattr(self, name))
-        if not -1.0 <= self.min_cosine <= 1.0:
-            raise UserError(f"thresholds.min_cosine was given as {self.min_cosine}; a cosine is in -1..1.")
+        for name in ("min_cosine", "min_bridge"):
+            if not -1.0 <= getattr(self, name) <= 1.0:
+                raise UserError(f"thresholds.{name} was given as {getattr(self, name)}; a cosine is in -1..1.")
         if not (self.min_duration_s >= 0 and math.isfinite(self.min_duration_s)):
             raise UserError(f"thresholds.min_duration_s was given as {self.min_duration_s}; it must be 0 or more.")
         if self.min_area > self.max_area:

@@ -20,7 +20,7 @@ from likeness.curate.container import clip_error
 from likeness.curate.decode import Sample, Timeline, read_samples, read_timeline
 from likeness.curate.motion import flow_score, motion_score, small_grey
 from likeness.curate.rules import common_count
-from likeness.curate.tracks import Seen, Track, follow, in_order, seen, spread
+from likeness.curate.tracks import Seen, Track, bridge, follow, in_order, seen, spread
 from likeness.curate.types import ClipSource, Measured, Measures, ReferenceFace, TrackedFace
 from likeness.faces import FaceTools, blank_background, load_faces
 from likeness.faces.align import arcface_template, estimate_similarity, warp
@@ -103,6 +103,7 @@ class Measurer:
             flow=flow_score(looked.greys, looked.times_s),
             motion=motion_score(looked.greys),
             aesthetics=fmean(looked.aesthetics) if looked.aesthetics else None,
+            bridge=min((tie for track in tracks if (tie := bridge(track)) is not None), default=None),
         )
 
     def _references(

@@ -36,7 +36,7 @@ from likeness.errors import CheckpointError, UserError
 from likeness.media import atomic_write
 
 SHARD_CLIPS, SHARD_S = 256, 30.0
-_FORMAT = 1
+_FORMAT = 2
 _SHARDS, _RUN, _LOCK, _SOURCES = "measures", "run.json", ".lock", "sources.parquet"
 _REPEATED = ["status", "reason", "tradeoff", "detail"]  # columns worth a dictionary
 

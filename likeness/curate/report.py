@@ -48,6 +48,7 @@ _MEASURED: dict[str, tuple[str, str, float | None]] = {
     "people count varies": ("samples with another number of people than most", "%", 1.0),
     "too many people": ("people in most samples", "", None),
     "identity varies": ("cosines below the limit, of the person with most", "%", 1.0),
+    "identity changes": ("best cosine across a moment, where it is least", "", 1.0),
     "face too small": ("share of the frame that faces cover", "%", 1.0),
     "face too large": ("share of the frame that faces cover", "%", 1.0),
     NOT_IN_TOP: ("score that ranks clips", "", None),

@@ -10,6 +10,7 @@
 | people count varies     | share of samples with another count                                   | ``thresholds.max_other_count`` 30 % | 4.2  |
 | too many people         | the common person count                                               | ``measuring.max_people`` 3     | B.1       |
 | identity varies         | share of consecutive faces of one person with a cosine below 0.5      | ``thresholds.max_breaks`` 30 % | 4.2       |
+| identity changes        | best cosine across a moment, where it is least                        | ``thresholds.min_bridge`` 0.5  | -         |
 | face too small          | share of the frame that faces cover                                   | ``thresholds.min_area`` 4 %    | 4.2       |
 | face too large          | the same                                                              | ``thresholds.max_area`` 90 %   | 4.2       |
 | not in top K            | weighted sum of aesthetics, optical flow and motion                   | ``ranking.top``                | 4.2       |
@@ -125,6 +126,10 @@ def _breaks(measures: Measures, _: str | None, config: CurationConfig) -> float 
     return worst
 
 
+def _bridge(measures: Measures, _: str | None, __: CurationConfig) -> float | None:
+    return measures.bridge
+
+
 def _areas(measures: Measures) -> list[float]:
     """Each person's mean share of the frame; exact sums, so that a value on the limit stays on it."""
     return [fsum(areas) / len(areas) for areas in measures.areas if areas]
@@ -165,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("too many people", "at most", _people, lambda c: c.measuring.max_people, "measuring.max_people", "B.1"),
     Rule("identity varies", "at most", _breaks, lambda c: c.thresholds.max_breaks, "thresholds.max_breaks", "4.2"),
+    Rule("identity changes", "at least", _bridge, lambda c: c.thresholds.min_bridge, "thresholds.min_bridge"),
     Rule(
         "face too small",
         "at least",

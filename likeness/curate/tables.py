@@ -28,7 +28,7 @@ MEASURES = pa.schema(
      ("rotation", pa.int16()), ("num_expected", pa.int32()), ("num_delivered", pa.int32()), ("num_corrupt", pa.int32()),
      ("num_people", pa.list_(pa.int32())), ("cosines", pa.list_(pa.list_(pa.float64()))),
      ("areas", pa.list_(pa.list_(pa.float64()))), ("flow", pa.float64()), ("motion", pa.float64()),
-     ("aesthetics", pa.float64())]
+     ("aesthetics", pa.float64()), ("bridge", pa.float64())]
 )  # fmt: skip
 TRACKED_FACE = pa.struct(
     [("sample", pa.int32()), ("track", pa.int16()), ("box", pa.list_(pa.float32(), 4)), ("score", pa.float32()),

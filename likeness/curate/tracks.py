@@ -79,6 +79,30 @@ def follow(samples: Mapping[int, Sequence[Seen]], *, across_gaps: bool = False) 
     return tuple(sorted(tracks, key=lambda track: track.mean_x))
 
 
+def bridge(track: Track, least: int = 2) -> float | None:
+    """How well a person's faces before and after a moment are tied together, where they are least.
+
+    Of each moment the greatest cosine across it counts: a look away or a blurred face is bridged by the faces around it; somebody
+    else who takes the place is not, however long the clip.
+
+    Args:
+        least: faces on each side of a moment. One face alone is often a bad one, such as the last before a cut.
+
+    Returns:
+        A cosine; None without embeddings, or where there are too few faces.
+    """
+    vectors = [face.embedding for face in track.faces if face.embedding is not None]
+    if len(vectors) < max(2 * least, len(track.faces)):
+        return None
+    found = np.stack(vectors).astype(np.float64)  # [N, D]
+    cosines = found @ found.T
+    after = np.maximum.accumulate(cosines[:, ::-1], axis=1)[
+        :, ::-1
+    ]  # [i, j]: the greatest of face i with faces j and later
+    across = np.maximum.accumulate(after, axis=0)  # the same of faces up to i
+    return float(min(across[moment - 1, moment] for moment in range(least, len(found) - least + 1)))
+
+
 def match(before: Sequence[Seen], after: Sequence[Seen]) -> list[int]:
     """For each of P faces, which of P later ones is the same person: the assignment with the largest sum of likenesses."""
     if len(before) == 1:

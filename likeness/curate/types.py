@@ -132,6 +132,9 @@ class Measures:
         num_people: faces found in each delivered sample.
         cosines: of each track, the cosine of its faces in consecutive samples; a sample without the face gives none.
             Without a recogniser every track is empty.
+        bridge: the greatest cosine of a face before a moment to a face of the same person after it, at the moment and of the person
+            where it is least; two faces at least lie on each side. It is low where somebody else takes a person's place for good.
+            None without a recogniser, or where nobody is seen in four samples.
         areas: of each track, the face's share of the frame in each sample that shows it, 0..1.
         flow: mean optical flow in heights of the frame a second.
         motion: motion score: see :mod:`likeness.curate.motion`.
@@ -152,6 +155,7 @@ class Measures:
     flow: float
     motion: float
     aesthetics: float | None
+    bridge: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -111,6 +111,12 @@ def swapped_once(order: Order, size: int) -> np.ndarray:
     return np.concatenate([one[:4], other[4:]])
 
 
+def swapped_for_good(order: Order, size: int) -> np.ndarray:
+    """One person, then another, in a clip of ten samples: one of nine cosines is of two people, which is few."""
+    one, other = (frames_of(clip_of(person, order.number), size, 20) for person in order.people)
+    return np.concatenate([one[:12], other[12:]])
+
+
 # ----------------------------------------------------------------------------------------------------------- files
 
 
@@ -264,6 +270,7 @@ DEFECTS = {
     "people count varies": Kind("dropped", "people count varies", pictures=changing, people=2),
     "people swap": Kind("dropped", "identity varies", pictures=swapped, people=2),
     "people swap once": Kind("dropped", "identity varies", pictures=swapped_once, people=2),
+    "people swap for good": Kind("dropped", "identity changes", pictures=swapped_for_good, people=2),
     "tiny face": Kind("ok", tradeoff="face too small", pictures=tiny),
     "huge face": Kind("ok", tradeoff="face too large", pictures=huge),
     "one frame": Kind("dropped", "too short", write=one_frame),

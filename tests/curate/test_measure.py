@@ -103,7 +103,8 @@ def test_a_detector_alone_is_enough(clip: ClipSource, tmp_path: Path) -> None:
     (pack / "pack.json").write_text('{"det_size": 160}')
     found = Measurer(CONFIG, pack, tmp_path)(clip)
     assert found.measures.cosines == ((), ()) and found.measures.num_people == (2,) * 5
-    assert unchecked(found.measures, CONFIG, "A man.") == ("identity varies",) and decide(found.measures, CONFIG).keep
+    assert unchecked(found.measures, CONFIG, "A man.") == ("identity varies", "identity changes")
+    assert decide(found.measures, CONFIG).keep
     assert {reference.embedding.shape for reference in found.references} == {(0,)}
     crop = read_picture(tmp_path / found.references[0].crop)
     assert crop.shape == (448, 448, 3) and (crop == 0).all(-1).mean() < 0.05

@@ -122,7 +122,7 @@ def assert_pairs_show_the_same_people(result: Curated) -> None:
 
 
 def test_every_defect_is_planted(few: Curated) -> None:
-    assert {clip.kind for clip in few.planted.values()} == set(KINDS) and len(DEFECTS) == 16
+    assert {clip.kind for clip in few.planted.values()} == set(KINDS) and len(DEFECTS) == 17
 
 
 def test_every_verdict_and_reason_is_the_planted_truth(few: Curated) -> None:

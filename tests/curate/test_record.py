@@ -32,6 +32,7 @@ MEASURED = st.builds(
     rotation=st.sampled_from([0, 90, 180, 270]), num_expected=st.integers(0, 240), num_delivered=st.integers(0, 240),
     num_corrupt=st.integers(0, 240), num_people=st.lists(st.integers(0, 99), max_size=5).map(tuple), cosines=TRACKS,
     areas=TRACKS, flow=NUMBERS, motion=NUMBERS, aesthetics=st.none() | NUMBERS,
+    bridge=st.none() | NUMBERS,
 )  # fmt: skip
 
 

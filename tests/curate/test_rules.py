@@ -28,6 +28,7 @@ ALL_CLIPS = CONFIG.override(["thresholds.quality_of=all clips"])
 SOUND = Measures(
     width=640, height=360, fps=25.0, duration_s=5.0, rotation=0, num_expected=10, num_delivered=10, num_corrupt=0,
     num_people=(1,) * 10, cosines=((0.8,) * 9,), areas=((0.1,) * 10,), flow=0.1, motion=0.02, aesthetics=5.0,
+    bridge=0.8,
 )  # fmt: skip
 CAPTION = "A man talks."
 
@@ -49,6 +50,7 @@ def test_a_sound_clip_is_kept() -> None:
         ("people count varies", CAPTION, {"num_people": (1,) * 6 + (2,) * 4}, 0.4, 0.3),
         ("too many people", CAPTION, {"num_people": (4,) * 10}, 4, 3),
         ("identity varies", CAPTION, {"cosines": ((0.8,) * 6 + (0.4,) * 3,)}, 1 / 3, 0.3),
+        ("identity changes", CAPTION, {"bridge": 0.4}, 0.4, 0.5),
         ("face too small", CAPTION, {"areas": ((0.039,) * 10,)}, 0.039, 0.04),
         ("face too large", CAPTION, {"areas": ((0.95,) * 10,)}, 0.95, 0.9),
     ],
@@ -71,7 +73,7 @@ def test_each_reason_has_its_number(reason, caption, changes, value, threshold) 
     [
         {"num_people": (1,) * 7 + (2,) * 3},  # 30 % exactly
         {"cosines": ((0.8,) * 7 + (0.4,) * 3,)},
-        {"cosines": ((0.5,) * 9,)},
+        {"cosines": ((0.5,) * 9,), "bridge": 0.5},
         {"areas": ((0.04,) * 10,)},
         {"areas": ((0.9,) * 10,)},
         {"duration_s": 1.0},
@@ -102,9 +104,9 @@ def test_every_setting_of_a_rule_exists_and_moves_its_limit() -> None:
 
 
 def test_what_cannot_be_checked_is_said_and_not_held_against_a_clip() -> None:
-    bare = replace(SOUND, cosines=((),))
+    bare = replace(SOUND, cosines=((),), bridge=None)
     assert decide(bare, CONFIG, None) is KEPT
-    assert unchecked(bare, CONFIG, None) == ("no person in caption", "identity varies")
+    assert unchecked(bare, CONFIG, None) == ("no person in caption", "identity varies", "identity changes")
 
 
 def test_denominators_can_be_chosen() -> None:

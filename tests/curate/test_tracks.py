@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import measures
 
-from likeness.curate.tracks import Seen, follow, in_order, likeness, match, overlap, seen, spread
+from likeness.curate.config import CurationConfig
+from likeness.curate.rules import decide
+from likeness.curate.tracks import Seen, bridge, follow, in_order, likeness, match, overlap, seen, spread
 from likeness.types import Face
 
 WIDTH, HEIGHT = 100, 50
@@ -114,3 +117,54 @@ def test_overlap_of_known_boxes() -> None:
     assert overlap((0, 0, 2, 2), (0, 0, 2, 2)) == 1
     assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert overlap((0, 0, 1, 1), (1, 0, 2, 1)) == 0
+
+
+def alone(*faces: Seen):
+    (track,) = follow({number: [one] for number, one in enumerate(faces)})
+    return track
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(-1.5, 1.5)), max_size=9), st.integers(1, 3))
+def test_a_bridge_is_the_best_pair_across_the_weakest_moment(people, least) -> None:
+    faces = [face(person, 50, turn=turn) for person, turn in people]
+    vectors = [np.asarray(one.embedding, np.float64) for one in faces]
+    moments = [
+        max(float(a @ b) for a in vectors[:moment] for b in vectors[moment:])
+        for moment in range(least, len(faces) - least + 1)
+    ]
+    found = bridge(alone(*faces), least) if faces else None
+    assert found == (pytest.approx(min(moments), abs=1e-12) if moments else None)
+
+
+def test_without_a_recogniser_or_with_few_faces_there_is_no_bridge() -> None:
+    assert bridge(alone(*(face(None, 50) for _ in range(9)))) is None
+    assert bridge(alone(*(face(0, 50) for _ in range(3)))) is None
+    assert bridge(alone(*(face(0, 50) for _ in range(4)))) == pytest.approx(1.0)
+
+
+def verdict(*faces: Seen) -> str:
+    """What the rules say by default of a clip of one person's faces."""
+    track = alone(*faces)
+    told = measures(
+        num_people=(1,) * len(faces), cosines=(track.cosines,), areas=((0.1,) * len(faces),), bridge=bridge(track)
+    )
+    return decide(told, CurationConfig()).reason
+
+
+@pytest.mark.parametrize("length", [3, 4, 5, 7, 20, 240])
+def test_a_swap_is_found_at_any_length_and_moment(length: int) -> None:
+    """The paper's rule finds it in clips of up to four samples, the bridge wherever two samples show each of the two."""
+    for moment in range(1, length):
+        reason = verdict(*(face(int(number >= moment), 50) for number in range(length)))
+        if length <= 4:
+            assert reason == "identity varies"
+        else:
+            assert reason == ("identity changes" if 2 <= moment <= length - 2 else "")
+
+
+def test_what_one_person_does_is_no_swap() -> None:
+    front = [face(0, 50)] * 6
+    assert verdict(*front, face(1, 50)) == "", "one face alone, such as a blurred one at the end"
+    turned = [face(0, 50, turn=turn) for turn in (0.5, 1.0, 1.4)]
+    assert np.cos(1.4) < 0.5 and verdict(*front, *turned, turned[-1], turned[-1]) == "", "each is like the one before"
+    assert verdict(*front, *[face(1, 50)] * 2, *front) == "", "somebody else for a moment: the paper's 30 % decide"
