@@ -159,12 +159,12 @@ _POISON = ("raise", "crash", "hang")
 _STATUS = {"raise": "error", "crash": "crash", "hang": "timeout"}
 
 
-_WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-
-
 def _used_s() -> float:
     """CPU time of this process and of those that it has ended."""
-    return sum(value.ru_utime + value.ru_stime for value in map(resource.getrusage, _WHO))
+    return sum(
+        value.ru_utime + value.ru_stime
+        for value in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def decide(num: int, workers: int) -> None:
@@ -182,16 +182,17 @@ def decide(num: int, workers: int) -> None:
                 )
             writer.commit()
             dataset.write_sources(tables.sources_table(sources))
-        for settings in (["thresholds.max_breaks=0.1"], ["thresholds.min_area=0.1", "ranking.top=50000"]):
+        some_kept = ["thresholds.quality_of=all clips", "thresholds.min_area=0.1", "ranking.top=50000"]
+        for settings in (["thresholds.max_breaks=0.1"], some_kept):
             digests = set()
             for processes in sorted({1, workers}):
                 before, began = _used_s(), time.perf_counter()
                 summary = decide_again(folder, settings, workers=processes)
                 used, wall = _used_s() - before, time.perf_counter() - began
-                here, there = (resource.getrusage(who).ru_maxrss / 1e6 for who in _WHO)
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
                 print(
-                    f"{num:,} clips, {settings}, workers={processes}: {used:.1f} s CPU, {wall:.1f} s wall, peak {here:.1f} GB, "
-                    f"of a process that shares the work {there:.1f} GB; {summary.counts.statuses}"
+                    f"{num:,} clips, {settings}, workers={processes}: {used:.1f} s CPU of all, {wall:.1f} s wall, peak of the first "
+                    f"process {peak:.1f} GB; {summary.counts.statuses}"
                 )
                 digests.add(sha256_file(Path(folder) / CLIPS))
             assert len(digests) == 1
