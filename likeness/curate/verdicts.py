@@ -136,7 +136,9 @@ def _decided(
     )
     at = np.concatenate([np.zeros(0, np.int64), *places])
     at = at[at >= 0]  # without clips that were named once and are no longer
-    unseen = np.setdiff1d(np.arange(len(sources)), at)
+    is_seen = np.zeros(len(sources), bool)
+    is_seen[at] = True
+    unseen = np.flatnonzero(~is_seen)
     rest = _unseen(unseen, [captions[place] for place in unseen.tolist()], dataset, len(sources))
     with closing(decide_shares(shares, dataset.config, num_rows=len(at), workers=workers)) as tables:
         found = [*tables, rest]
