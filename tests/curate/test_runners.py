@@ -38,6 +38,7 @@ class ActedCrew:
         self.random, self.p_death = random.Random(seed), p_death
         self.begun: Counter[str] = Counter()
         self.with_others: list[str] = []  # clips that were begun again by a process with something else to do
+        self.stillborn = 0  # in a row; a third one would be hopeless
         self.closed = 0
 
     def start(self) -> Seat:
@@ -53,13 +54,15 @@ class ActedCrew:
         for worker in workers:
             if self.random.random() < 0.5:
                 continue
-            if self.random.random() < self.p_death and (worker.is_ready or self.random.random() < 0.2):
+            can_die = worker.is_ready or (self.stillborn < 2 and self.random.random() < 0.2)
+            if can_die and self.random.random() < self.p_death:
                 worker.is_dead = True
+                self.stillborn += not worker.is_ready
                 if worker.clips:
                     self.begun[worker.clips[0].key] += 1
                 events.append((worker, Lost("drawn", is_killed=False)))
             elif not worker.is_ready:
-                worker.is_ready = True
+                worker.is_ready, self.stillborn = True, 0
                 events.append((worker, Ready()))
             elif worker.clips:
                 source = worker.clips.popleft()
