@@ -126,11 +126,16 @@ def decide(
     quiet: Annotated[bool, _QUIET] = False,
 ) -> None:
     """Decide again with other limits, from what was measured; nothing is decoded."""
+    from likeness.cli._group import print_line
     from likeness.cli._progress import Bar
     from likeness.curate.run import decide_again
 
-    with Bar("pairing", quiet=quiet) as bar:
-        summary = decide_again(dataset, settings or [], workers=workers or _cores(), pairing=bar.update)
+    try:
+        with Bar("pairing", quiet=quiet) as bar:
+            summary = decide_again(dataset, settings or [], workers=workers or _cores(), pairing=bar.update)
+    except KeyboardInterrupt:
+        print_line("stopped", "no table is half written; the same command goes on")
+        raise typer.Exit(130) from None
     _conclude(summary, quiet=quiet)
 
 

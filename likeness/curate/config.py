@@ -77,7 +77,8 @@ class Thresholds:
         min_cosine: between a person's faces in consecutive samples; less counts as a break (section 4.2: 0.5).
         max_breaks: share of breaks, of the worst person (section 4.2: 30 %).
         min_bridge: the greatest cosine of a person's faces before a moment to those after it; less means that somebody else took
-            the place for good, which in a long clip is but one break (not in the paper). -1 keeps such clips.
+            the place for good, which in a long clip is but one break (not in the paper). Below ``min_cosine``, since one person
+            who turns away and stays so is no stranger. -1 keeps such clips.
         identity_over: what that share is of: comparisons, or the samples that were compared (open in the paper).
         min_area, max_area: share of the frame that faces cover, mean over the samples (section 4.2: 4 % and 90 %).
         area_of: everybody's faces together, or each person's (the paper names one person only).
@@ -93,7 +94,7 @@ class Thresholds:
     count_over: CountDenominator = "samples"
     min_cosine: float = 0.5
     max_breaks: float = 0.3
-    min_bridge: float = 0.5
+    min_bridge: float = 0.25
     identity_over: IdentityDenominator = "comparisons"
     min_area: float = 0.04
     max_area: float = 0.90

@@ -10,7 +10,7 @@
 | people count varies     | share of samples with another count                                   | ``thresholds.max_other_count`` 30 % | 4.2  |
 | too many people         | the common person count                                               | ``measuring.max_people`` 3     | B.1       |
 | identity varies         | share of consecutive faces of one person with a cosine below 0.5      | ``thresholds.max_breaks`` 30 % | 4.2       |
-| identity changes        | best cosine across a moment, where it is least                        | ``thresholds.min_bridge`` 0.5  | -         |
+| identity changes        | best cosine across a moment, where it is least                        | ``thresholds.min_bridge`` 0.25 | -         |
 | face too small          | share of the frame that faces cover                                   | ``thresholds.min_area`` 4 %    | 4.2       |
 | face too large          | the same                                                              | ``thresholds.max_area`` 90 %   | 4.2       |
 | not in top K            | weighted sum of aesthetics, optical flow and motion                   | ``ranking.top``                | 4.2       |

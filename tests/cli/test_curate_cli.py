@@ -140,6 +140,20 @@ def test_limits_are_moved_without_measuring(curate, tmp_path: Path, monkeypatch:
     assert call("report", tmp_path / "set").stdout.split() == [str(tmp_path / "set" / "report.html")]
 
 
+def test_ctrl_c_while_deciding_is_told(curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curate()
+    before = contents(tmp_path / "set")
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("likeness.curate.run.decided_clips", interrupted)
+        result = call("decide", tmp_path / "set", "--set", "thresholds.max_other_count=0.6")
+    assert result.exit_code == 130 and "stopped: no table is half written" in result.stderr
+    assert contents(tmp_path / "set") == before
+
+
 def test_lists_are_exported_for_training(curate, tmp_path: Path) -> None:
     curate()
     result = call("export", tmp_path / "set", "--output", tmp_path / "lists")

@@ -50,7 +50,7 @@ def test_a_sound_clip_is_kept() -> None:
         ("people count varies", CAPTION, {"num_people": (1,) * 6 + (2,) * 4}, 0.4, 0.3),
         ("too many people", CAPTION, {"num_people": (4,) * 10}, 4, 3),
         ("identity varies", CAPTION, {"cosines": ((0.8,) * 6 + (0.4,) * 3,)}, 1 / 3, 0.3),
-        ("identity changes", CAPTION, {"bridge": 0.4}, 0.4, 0.5),
+        ("identity changes", CAPTION, {"bridge": 0.2}, 0.2, 0.25),
         ("face too small", CAPTION, {"areas": ((0.039,) * 10,)}, 0.039, 0.04),
         ("face too large", CAPTION, {"areas": ((0.95,) * 10,)}, 0.95, 0.9),
     ],
@@ -73,7 +73,7 @@ def test_each_reason_has_its_number(reason, caption, changes, value, threshold) 
     [
         {"num_people": (1,) * 7 + (2,) * 3},  # 30 % exactly
         {"cosines": ((0.8,) * 7 + (0.4,) * 3,)},
-        {"cosines": ((0.5,) * 9,), "bridge": 0.5},
+        {"cosines": ((0.5,) * 9,), "bridge": 0.25},
         {"areas": ((0.04,) * 10,)},
         {"areas": ((0.9,) * 10,)},
         {"duration_s": 1.0},

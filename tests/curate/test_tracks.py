@@ -166,5 +166,5 @@ def test_what_one_person_does_is_no_swap() -> None:
     front = [face(0, 50)] * 6
     assert verdict(*front, face(1, 50)) == "", "one face alone, such as a blurred one at the end"
     turned = [face(0, 50, turn=turn) for turn in (0.5, 1.0, 1.4)]
-    assert np.cos(1.4) < 0.5 and verdict(*front, *turned, turned[-1], turned[-1]) == "", "each is like the one before"
+    assert np.cos(1.4) < 0.25 and verdict(*front, *turned, turned[-1], turned[-1]) == "", "each is like the one before"
     assert verdict(*front, *[face(1, 50)] * 2, *front) == "", "somebody else for a moment: the paper's 30 % decide"
