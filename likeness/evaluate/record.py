@@ -37,7 +37,7 @@ class Row:
         status, reason, values, curves, details: its result.
         video_sha256: of the file's bytes; "" for a video that is missing.
         width, height, num_frames, fps: of the video; 0 where it could not be read.
-        seconds: the metric's time for this video, its share of the batch; decoding is not in it.
+        seconds: the metric's time for this video; decoding is not in it, and what metrics share is with the first of them.
     """
 
     key: str
