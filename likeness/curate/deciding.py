@@ -7,6 +7,7 @@ is collected.
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -108,6 +109,7 @@ def _spread(portions: Iterable[list[Share]], config: CurationConfig, workers: in
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends the work
+    gc.disable()  # as in the first process: millions of small values, and none of them in a cycle
     end_with_parent()
 
 

@@ -139,7 +139,7 @@ def _decided(
     is_seen = np.zeros(len(sources), bool)
     is_seen[at] = True
     unseen = np.flatnonzero(~is_seen)
-    rest = _unseen(unseen, [captions[place] for place in unseen.tolist()], dataset, len(sources))
+    rest = _unseen([captions[place] for place in unseen.tolist()], dataset, len(sources))
     with closing(decide_shares(shares, dataset.config, num_rows=len(at), workers=workers)) as tables:
         found = [*tables, rest]
     order = np.argsort(np.concatenate([at, unseen]), kind="stable")
@@ -154,7 +154,7 @@ def _looked_up(keys: Sequence[str], index: Mapping[str, int]) -> np.ndarray:
     return np.array([index.get(key, -1) for key in keys], np.int64)
 
 
-def _unseen(places: np.ndarray, captions: Sequence[str | None], dataset: Dataset, num_clips: int) -> pa.Table:
+def _unseen(captions: Sequence[str | None], dataset: Dataset, num_clips: int) -> pa.Table:
     """Verdicts about clips that were never decoded.
 
     Raises:
@@ -167,7 +167,7 @@ def _unseen(places: np.ndarray, captions: Sequence[str | None], dataset: Dataset
             "again, with the settings that you want; it measures these alone."
         )
     told = [pa.array([getattr(verdict, name) for verdict in verdicts], pa.float64()) for name in ("value", "threshold")]
-    count = len(places)
+    count = len(captions)
     reasons = [pa.array([value] * count, pa.string()) for value in ("dropped", RULES[0].reason, None)]
     nothing = _nulls([FOUND.field("clip_id"), FOUND.field("detail"), *MEASURES], count)
     return pa.table(
