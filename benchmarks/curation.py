@@ -220,6 +220,8 @@ def main() -> None:
         from likeness.curate.ray_runner import run_ray
 
         here = {"PYTHONPATH": str(Path(__file__).parent)}
+        # Ray's workers give way to all else on the machine, which slows them alone where others compute.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         began = time.perf_counter()
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=arguments.workers,
                  runtime_env={"env_vars": here})  # fmt: skip

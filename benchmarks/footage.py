@@ -1,9 +1,9 @@
 """What Ray costs over processes of this machine on clips of 720p, for `curation.py footage`.
 
 The clips are written first: drawn people, or videos of a folder, 1280 x 720 in H.264 with 30 frames a second. They are measured by the
-real worker, with the record, by each runner in turn; the runners take turns in going first. The first clips of a run are left out:
-workers are built meanwhile, and what Ray and its first actor take is told apart. CPU time is that of this process and all below it,
-Ray's own servers among them, so that other programs on the machine change it little.
+real worker, with the record, by each runner in turn; the runners take turns in going first. Workers wait for one another before the
+first clip, and the first clips of a run are left out: what it takes until then is told apart. CPU time is that of this process and all
+below it, Ray's own servers among them, so that other programs on the machine change it little.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -25,13 +27,30 @@ from likeness.curate import tables
 from likeness.curate.config import CurationConfig
 from likeness.curate.record import Dataset, ShardWriter, locked
 from likeness.curate.types import ClipSource
-from likeness.curate.worker import WorkerSpec
+from likeness.curate.worker import Worker, WorkerSpec
 from likeness.faces import faces_folder
 from likeness.world import VALIDATION_PEOPLE, clip_of, draw
 
 HEIGHT, WIDTH, GOP = 720, 1280, 250
 FILES, SECONDS = 4, 10
-LEFT_OUT = 3  # clips a worker
+LEFT_OUT = 1  # clips a worker
+
+
+@dataclass(frozen=True)
+class Together:
+    """Makes workers that are ready when all of them are; ``folder`` is empty at first."""
+
+    make: WorkerSpec
+    folder: str
+    workers: int
+    imports: ClassVar[tuple[str, ...]] = WorkerSpec.imports
+
+    def __call__(self) -> Worker:
+        worker = self.make()
+        Path(self.folder, str(os.getpid())).touch()
+        while len(os.listdir(self.folder)) < self.workers:
+            time.sleep(0.01)
+        return worker
 
 
 def footage(
@@ -73,8 +92,9 @@ def footage(
 def _timed(runner, sources: list[ClipSource], workers: int, folder: Path, faces: Path) -> tuple[float, float, float]:
     """Wall and CPU seconds a clip, and wall seconds to the first one."""
     config = CurationConfig()
-    make = WorkerSpec(config=config.to_dict(), faces=str(faces), dataset=str(folder))
-    with locked(folder, make=True):
+    spec = WorkerSpec(config=config.to_dict(), faces=str(faces), dataset=str(folder))
+    with locked(folder, make=True), tempfile.TemporaryDirectory() as ready:
+        make = Together(spec, ready, workers)
         writer = ShardWriter(Dataset.create(folder, config, {}, str(faces)))
         began, done, first, start = time.perf_counter(), 0, 0.0, (0.0, 0.0)
         end = start
