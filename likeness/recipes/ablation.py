@@ -20,7 +20,7 @@ from pathlib import Path
 from likeness.backbones.load import resolve_model
 from likeness.media import atomic_write
 from likeness.method import CONCAT_ID, ST_DRC, Augment, Guidance, IdentityLoss, Method
-from likeness.recipes.runs import Material, launch, prepare
+from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import TINY_CONCAT_ID, tiny
 from likeness.train.config import Previews, TrainConfig
 
@@ -171,11 +171,7 @@ def _cell(value: list[float] | None) -> str:
 def main() -> None:
     """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
-    parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
-    parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
-    parser.add_argument("--start", help="name or folder of a trained model, in place of a base trained here")
+    add_options(parser)
     parser.add_argument(
         "--second-recogniser",
         type=Path,
@@ -184,19 +180,10 @@ def main() -> None:
     parser.add_argument("--train-people", type=int, default=6000)
     parser.add_argument("--people", type=int, default=100, help="to measure on")
     parser.add_argument("--steps", type=int, default=500, help="of a row")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--rows", nargs="+", choices=[row.run for row in ROWS], help="some of the rows")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are replaced; its plot goes to images/")
     arguments = parser.parse_args()
-    below = Material.below(arguments.output)
-    material = replace(
-        below,
-        pairs=arguments.pairs or below.pairs,
-        store=arguments.store or below.store,
-        base=arguments.base or below.base,
-    )
+    material = Material.chosen(arguments.output, arguments)
     prepare(material, people=arguments.train_people, processes=arguments.processes, seed=arguments.seed)
     rows = [row for row in ROWS if arguments.rows is None or row.run in arguments.rows]
     train_rows(rows, material, arguments)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of
-from likeness.recipes.runs import Material, launch, prepare
+from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import recipe
 from likeness.train.config import TrainConfig
 from likeness.train.result import CONFIG_FILE
@@ -135,26 +135,14 @@ def main() -> None:
     """Run the recipe; see the module."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", choices=tuple(MODELS))
-    parser.add_argument("--output", type=Path, required=True, help="folder of the runs, shared by the models")
-    parser.add_argument("--start", help="name or folder of a trained model, in place of the first runs")
+    add_options(parser)
+    parser.add_argument("--pairs-two", type=Path, help="pairs of two people a clip; in the runs' by default")
     parser.add_argument("--export", type=Path, help="folder that gets the model as it ships")
     parser.add_argument("--export-base", help="known model that has its other parts; a whole model by default")
     parser.add_argument("--people", type=int, default=6000, help="to draw")
-    parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
-    parser.add_argument("--pairs-two", type=Path, help="the same of two people a clip")
-    parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of the recipes")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    below = Material.below(arguments.output)
-    material = replace(
-        below,
-        pairs=arguments.pairs or below.pairs,
-        pairs_two=arguments.pairs_two or below.pairs_two,
-        store=arguments.store or below.store,
-    )
+    material = Material.chosen(arguments.output, arguments)
     prepare(
         material, people=arguments.people, processes=arguments.processes, seed=arguments.seed,
         together=arguments.model == "two",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -37,6 +38,24 @@ class Material:
     def below(cls, folder: Path) -> Material:
         """The places in a folder of runs."""
         return cls(folder / "pairs", folder / "pairs_two", folder / "untrained", folder / "store")
+
+    @classmethod
+    def chosen(cls, folder: Path, arguments: argparse.Namespace) -> Material:
+        """The places in a folder of runs but for those that the options of :func:`add_options` name."""
+        given = {field.name: getattr(arguments, field.name, None) for field in fields(cls)}
+        return replace(cls.below(folder), **{name: path for name, path in given.items() if path is not None})
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a recipe that trains: what it trains on, in how many processes, and the seed."""
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--start", help="name or folder of a trained model, in place of the first runs")
+    parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
+    parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
+    parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
+    parser.add_argument("--seed", type=int, default=0)
 
 
 KINDS = ("pretraining", "cross", "tradeoff")
