@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
+from torch import Tensor
 
 from likeness.errors import CheckpointError, UserError
-from likeness.train import zero
+from likeness.train.updates import Updates
 
-_FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _WEIGHTS, _AVERAGE, _OPTIMIZER, _PROGRESS = (
     "weights.safetensors",
     "average.safetensors",
@@ -56,8 +48,7 @@ def latest(folder: Path) -> Path | None:
 
 def save(
     folder: Path,
-    module: nn.Module,
-    optimizers: Sequence[Any],
+    updates: Updates,
     average: Mapping[str, Tensor] | None,
     progress: Progress,
     *,
@@ -68,8 +59,7 @@ def save(
 
     Args:
         folder: of the run.
-        module: as the processes train it, wrapped or not.
-        optimizers: of its parameters.
+        updates: of the module in training.
         average: the moving average of its trained parameters, gathered, by name; None where there is none.
         progress: see there.
         keep: checkpoints that stay.
@@ -78,14 +68,10 @@ def save(
     Raises:
         UserError: for a full disk; the checkpoints before it are whole.
     """
-    if zero.is_engine(module):
-        weights, optimizer_state = zero.weights_of(module), zero.state_of(module)
-    else:
-        state, optimizer_state = get_state_dict(module, list(optimizers), options=_FULL)
-        weights = cast(dict[str, Tensor], state)
+    weights, optimizer_state = updates.state()
     if not is_main:
         return
-    trained = {bare_name(name) for name, parameter in module.named_parameters() if parameter.requires_grad}
+    trained = {bare_name(name) for name, parameter in updates.module.named_parameters() if parameter.requires_grad}
     final = folder / "checkpoints" / f"step-{progress.step:08d}"
     work = final.with_name(f".{final.name}.tmp")
     try:
@@ -116,8 +102,8 @@ def save(
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(path: Path, module: nn.Module, optimizers: Sequence[Any]) -> tuple[Progress, dict[str, Tensor] | None]:
-    """Put a checkpoint into a module and its optimizers; returns the progress and the moving average, if it has one.
+def load(path: Path, updates: Updates) -> tuple[Progress, dict[str, Tensor] | None]:
+    """Put a checkpoint into a module in training; returns the progress and the moving average, if it has one.
 
     Raises:
         CheckpointError: for a checkpoint that is broken or of another model.
@@ -127,26 +113,14 @@ def load(path: Path, module: nn.Module, optimizers: Sequence[Any]) -> tuple[Prog
         state = torch.load(path / _OPTIMIZER, weights_only=True, map_location="cpu")
         values = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
         average = load_file(path / _AVERAGE) if (path / _AVERAGE).exists() else None
-        engine = zero.is_engine(module)
-        current = (
-            zero.weights_of(module) if engine else cast(dict[str, Tensor], get_model_state_dict(module, options=_FULL))
-        )
-        foreign = sorted(name for name in weights if name not in current or current[name].shape != weights[name].shape)
+        shapes = {bare_name(name): parameter.shape for name, parameter in updates.module.named_parameters()}
+        foreign = sorted(name for name, value in weights.items() if shapes.get(name) != value.shape)
         if foreign:
             raise CheckpointError(
                 f"{path} is of another model: {foreign[0]} does not fit. Give another output folder, or the model that the "
                 "run was started with."
             )
-        if engine:
-            zero.load_state(module, weights, state)
-        else:
-            set_state_dict(
-                module,
-                list(optimizers),
-                model_state_dict={**current, **weights},
-                optim_state_dict=state,
-                options=_FULL,
-            )
+        updates.load(weights, state)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -28,6 +28,7 @@ from likeness.train.optimiser import optimizers_of
 from likeness.train.parts import Parts, open_parts
 from likeness.train.preview import Previewer
 from likeness.train.result import write_result
+from likeness.train.updates import PlainUpdates, Updates
 
 _OF_FACES = {"identity", "temporal_identity"}  # means over the videos with a face, of which batches have more and less
 _SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -87,26 +88,28 @@ class Trainer:
                 face_weight=config.face_weight,
                 even_calls=_agreed_maximum if accelerator.distributed_type in _SHARDED else None,
             )
-            module, optimizers = self._prepare(objective)
-            self._loop(module, optimizers, accumulation)
-            path = write_result(self.output, config, parts, module, self._average, accelerator.is_main_process)
+            updates = self._prepare(objective, accumulation)
+            self._loop(updates, accumulation)
+            path = write_result(self.output, config, parts, updates.module, self._average, accelerator.is_main_process)
         accelerator.wait_for_everyone()
         accelerator.end_training()
         return path
 
-    def _prepare(self, objective: Objective) -> tuple[Any, list[Any]]:
+    def _prepare(self, objective: Objective, accumulation: int) -> Updates:
         """The objective and its optimizers as this run's processes share them."""
-        made = optimizers_of(objective, self.config.optimization)
-        module, *optimizers = self.accelerator.prepare(objective, *made)
-        return module, optimizers
+        accelerator, settings = self.accelerator, self.config.optimization
+        module, *optimizers = accelerator.prepare(objective, *optimizers_of(objective, settings))
+        if accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return zero.EngineUpdates(module, optimizers)
+        return PlainUpdates(module, optimizers, accelerator, accumulation, settings.max_grad_norm)
 
-    def _loop(self, module: Any, optimizers: list[Any], accumulation: int) -> None:
+    def _loop(self, updates: Updates, accumulation: int) -> None:
         config, accelerator, loader = self.config, self.accelerator, self.parts.loader
         decay = config.optimization.ema_decay
-        average = self._average = None if decay is None else ParameterAverage(module, decay)
-        peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        average = self._average = None if decay is None else ParameterAverage(updates.module, decay)
+        peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in updates.optimizers]
         log = Log(self.output, is_main=accelerator.is_main_process)
-        step = self._resume(module, optimizers, log)
+        step = self._resume(updates, log)
         previewer = Previewer(config, self.output, self.parts, is_main=accelerator.is_main_process)
         rank, world, size = accelerator.process_index, accelerator.num_processes, config.micro_batch_size
         with stop_signals() as asked, ExitStack() as stack:
@@ -115,30 +118,20 @@ class Trainer:
             while step < config.steps:
                 started, waited = time.perf_counter(), loader.waited_s
                 scale = config.optimization.scale(step, config.steps)
-                for optimizer, rates in zip(optimizers, peaks, strict=True):
+                for optimizer, rates in zip(updates.optimizers, peaks, strict=True):
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * scale
                 figures: dict[str, Tensor] = {}
                 for micro in range(accumulation):
                     batch = next(batches).to(accelerator.device)
                     generators = sample_generators(config.seed, step, (micro * world + rank) * size, size)
-                    is_last = micro == accumulation - 1
-                    with _autocast(accelerator, config), _synchronised(accelerator, module, is_last):
-                        losses = module(batch, generators, step % config.identity_every == 0)
-                        if zero.is_engine(module):
-                            zero.backward(module, losses["loss"], is_last)
-                        else:
-                            accelerator.backward(losses["loss"] / accumulation)
+                    with _autocast(accelerator, config), updates.micro_batch(is_last=micro == accumulation - 1):
+                        losses = updates.module(batch, generators, step % config.identity_every == 0)
+                        updates.backward(losses["loss"])
                     for name, value in losses.items():
                         share = losses["identity_videos"] if name in _OF_FACES else 1.0
                         figures[name] = figures.get(name, 0.0) + value.detach().float() * share / accumulation
-                if zero.is_engine(module):
-                    norm = module.get_global_grad_norm()
-                else:
-                    norm = accelerator.clip_grad_norm_(module.parameters(), config.optimization.max_grad_norm)
-                    for optimizer in optimizers:
-                        optimizer.step()
-                        optimizer.zero_grad()
+                norm = updates.step()
                 if average is not None:
                     average.update()
                 step += 1
@@ -158,7 +151,7 @@ class Trainer:
                     self.on_step(step, config.steps, values)
                 stop = _any_process(accelerator, bool(asked))
                 if step % config.checkpoint_every == 0 or step == config.steps or stop:
-                    self._save(module, optimizers, log, step)
+                    self._save(updates, log, step)
                 if previewer.is_due(step):
                     with ExitStack() as swap:
                         if average is not None:
@@ -170,23 +163,22 @@ class Trainer:
                     )
         log.close()
 
-    def _resume(self, module: Any, optimizers: list[Any], log: Log) -> int:
+    def _resume(self, updates: Updates, log: Log) -> int:
         found = checkpoint.latest(self.output)
         if found is None:
             log.restart(0, {})
             return 0
-        progress, average = checkpoint.load(found, module, optimizers)
+        progress, average = checkpoint.load(found, updates)
         if self._average is not None and average is not None:
             self._average.load(average, progress.average_updates)
         log.restart(progress.step, progress.sums)
         return progress.step
 
-    def _save(self, module: Any, optimizers: list[Any], log: Log, step: int) -> None:
+    def _save(self, updates: Updates, log: Log, step: int) -> None:
         average = self._average
         checkpoint.save(
             self.output,
-            module,
-            optimizers,
+            updates,
             None if average is None else average.gathered(),
             checkpoint.Progress(step, log.sums, 0 if average is None else average.num_updates),
             keep=self.config.keep_checkpoints,
@@ -226,16 +218,6 @@ def _autocast(accelerator: Accelerator, config: TrainConfig) -> Any:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16")
     return accelerator.autocast()
-
-
-@contextmanager
-def _synchronised(accelerator: Accelerator, module: Any, is_last: bool) -> Iterator[None]:
-    """Gradients travel between processes with the last micro-batch of an update alone."""
-    if is_last or zero.is_engine(module):
-        yield
-    else:
-        with accelerator.no_sync(module):
-            yield
 
 
 @contextmanager

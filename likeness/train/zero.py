@@ -6,6 +6,9 @@ update, and checkpoints in the run's own format. DeepSpeed's own are pickled fil
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +20,6 @@ from likeness.errors import UserError
 from likeness.train.config import TrainConfig
 
 _STATES = ("exp_avg", "exp_avg_sq")  # of AdamW, beside its count of steps
-
-
-def is_engine(module: nn.Module) -> bool:
-    """Whether DeepSpeed trains this module; DeepSpeed itself need not be installed to ask."""
-    return any(cls.__name__ == "DeepSpeedEngine" for cls in type(module).__mro__)
 
 
 def configure(accelerator: Accelerator, config: TrainConfig, accumulation: int) -> None:
@@ -52,69 +50,78 @@ def configure(accelerator: Accelerator, config: TrainConfig, accumulation: int) 
     accelerator.gradient_accumulation_steps = accumulation
 
 
-def backward(engine: Any, loss: Tensor, is_last: bool) -> None:
-    """Gradients of a micro-batch, averaged over an update's; with the last of them the update."""
-    engine.set_gradient_accumulation_boundary(is_last)
-    engine.backward(loss)
-    if is_last:
-        engine.step()
+@dataclass(frozen=True, eq=False)
+class EngineUpdates:
+    """:class:`~likeness.train.updates.Updates` by DeepSpeed's engine, which is the module."""
 
+    module: Any
+    optimizers: Sequence[Any]
 
-def weights_of(engine: Any) -> dict[str, Tensor]:
-    """The trained weights in float32, whole. Every process calls it."""
-    from deepspeed.utils import safe_get_full_fp32_param  # pyright: ignore[reportMissingImports]  # no dependency of the package
+    def micro_batch(self, is_last: bool) -> AbstractContextManager[None]:
+        self.module.set_gradient_accumulation_boundary(is_last)
+        return nullcontext()
 
-    return {
-        name: safe_get_full_fp32_param(parameter).detach().cpu().clone()
-        for name, parameter in engine.module.named_parameters()
-        if parameter.requires_grad
-    }
+    def backward(self, loss: Tensor) -> None:
+        self.module.backward(loss)
 
+    def step(self) -> Any:
+        self.module.step()
+        return self.module.get_global_grad_norm()
 
-def state_of(engine: Any) -> dict[str, Any]:
-    """The optimizer's state as a checkpoint has it, whole, after an update at least. Every process calls it."""
-    from deepspeed.utils import safe_get_full_optimizer_state  # pyright: ignore[reportMissingImports]
+    def state(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """The trained weights in float32, and the state of AdamW."""
+        from deepspeed.utils import (  # pyright: ignore[reportMissingImports]  # no dependency of the package
+            safe_get_full_fp32_param,
+            safe_get_full_optimizer_state,
+        )
 
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, parameter in engine.module.named_parameters():
-        if parameter.requires_grad:
-            kept = {key: safe_get_full_optimizer_state(parameter, key).detach().cpu().clone() for key in _STATES}
+        engine = self.module
+        weights: dict[str, Tensor] = {}
+        states: dict[str, dict[str, Tensor]] = {}
+        for name, parameter in self._trained():
+            weights[name] = _kept(safe_get_full_fp32_param(parameter))
+            kept = {key: _kept(safe_get_full_optimizer_state(parameter, key)) for key in _STATES}
             states[name] = {"step": torch.tensor(float(engine.global_steps)), **kept}
-    groups = [
-        {key: value for key, value in group.items() if key != "params"} for group in engine.optimizer.param_groups
-    ]
-    return {"state": states, "param_groups": groups}
+        groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in engine.optimizer.param_groups
+        ]
+        return weights, {"state": states, "param_groups": groups}
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+        """Put in what :meth:`state` gave.
+
+        Raises:
+            KeyError: for a checkpoint that lacks a parameter.
+        """
+        from deepspeed.utils import (  # pyright: ignore[reportMissingImports]
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+        )
+
+        engine = self.module
+        inner = engine.optimizer.optimizer
+        steps = 0.0
+        for group in inner.param_groups:
+            for shard in group["params"]:  # AdamW makes its state with its first update; here it is needed before
+                inner.state[shard] = {"step": torch.tensor(0.0)} | {key: torch.zeros_like(shard) for key in _STATES}
+        # Private, and the only way to its shards by parameter that reads no pickled file.
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self._trained():
+            safe_set_full_fp32_param(parameter, weights[name])
+            parameter.copy_(weights[name])
+            kept = state["state"][name]
+            steps = float(kept["step"])
+            for key in _STATES:
+                safe_set_full_optimizer_state(parameter, kept[key], key)
+        for shard_state in inner.state.values():
+            shard_state["step"] = torch.tensor(steps)
+        engine.global_steps = int(steps)
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, value) for name, value in self.module.module.named_parameters() if value.requires_grad]
 
 
-@torch.no_grad()
-def load_state(engine: Any, weights: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Put in what :func:`weights_of` and :func:`state_of` gave. Every process calls it.
-
-    Raises:
-        KeyError: for a checkpoint that lacks a parameter.
-    """
-    from deepspeed.utils import (  # pyright: ignore[reportMissingImports]
-        safe_set_full_fp32_param,
-        safe_set_full_optimizer_state,
-    )
-
-    inner = engine.optimizer.optimizer
-    steps = 0.0
-    for group in inner.param_groups:
-        for shard in group["params"]:  # AdamW makes its state with its first update; here it is needed before
-            inner.state[shard] = {"step": torch.tensor(0.0)} | {key: torch.zeros_like(shard) for key in _STATES}
-    # Private, and the only way to its shards by parameter that reads no pickled file.
-    engine.optimizer._hp_optimizer_states_linked = False
-    engine.optimizer._lazy_init_hp_params_optimizer_state()
-    for name, parameter in engine.module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        safe_set_full_fp32_param(parameter, weights[name])
-        parameter.copy_(weights[name])
-        kept = state["state"][name]
-        steps = float(kept["step"])
-        for key in _STATES:
-            safe_set_full_optimizer_state(parameter, kept[key], key)
-    for shard_state in inner.state.values():
-        shard_state["step"] = torch.tensor(steps)
-    engine.global_steps = int(steps)
+def _kept(value: Tensor) -> Tensor:
+    return value.detach().cpu().clone()

@@ -18,6 +18,8 @@ from likeness.train.config import TrainConfig
 from likeness.train.objective import Batch
 from likeness.train.optimiser import optimizers_of
 from likeness.train.parts import Parts, prepare_transformer
+from likeness.train.updates import PlainUpdates, Updates
+from likeness.train.zero import EngineUpdates
 
 STEPS = 6
 
@@ -68,30 +70,32 @@ def open_parts(config: TrainConfig, accelerator: Any) -> Parts:
 class Sharded(run.Trainer):
     """Parameters in shards, as FSDP2 has them; accelerate itself does so on accelerators alone."""
 
-    def _prepare(self, objective: Any) -> tuple[Any, list[Any]]:
+    def _prepare(self, objective: Any, accumulation: int) -> Updates:
         mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
         for block in objective.transformer.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(objective, mesh=mesh)
-        return objective, optimizers_of(objective, self.config.optimization)
+        settings = self.config.optimization
+        optimizers = optimizers_of(objective, settings)
+        return PlainUpdates(objective, optimizers, self.accelerator, accumulation, settings.max_grad_norm)
 
 
 class Zero(run.Trainer):
     """An engine of DeepSpeed, which accelerate itself builds on accelerators alone."""
 
-    def _prepare(self, objective: Any) -> tuple[Any, list[Any]]:
+    def _prepare(self, objective: Any, accumulation: int) -> Updates:
         import deepspeed  # pyright: ignore[reportMissingImports]
 
         config, (optimizer,) = self.config, optimizers_of(objective, self.config.optimization)
         settings = {
             "train_micro_batch_size_per_gpu": config.micro_batch_size,
-            "gradient_accumulation_steps": config.accumulation(self.accelerator.num_processes),
+            "gradient_accumulation_steps": accumulation,
             "gradient_clipping": config.optimization.max_grad_norm,
             "zero_optimization": {"stage": 2},
             "zero_allow_untested_optimizer": True,
         }
         engine, sharing, _, _ = deepspeed.initialize(model=objective, optimizer=optimizer, config=settings)
-        return engine, [sharing]
+        return EngineUpdates(engine, [sharing])
 
 
 def start(trainer: type[run.Trainer], output: Path, model: Path, *settings: str) -> Path:

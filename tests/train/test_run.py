@@ -14,7 +14,7 @@ import made_up_run
 import pytest
 import torch
 from made_up_run import STEPS, Sharded, Zero
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from likeness.errors import UserError
 from likeness.pipeline import LikenessPipeline
@@ -236,9 +236,21 @@ def test_a_loss_that_is_not_a_number_ends_the_run_before_it_is_kept(model, tmp_p
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_a_broken_checkpoint_is_named(undisturbed, model, tmp_path) -> None:
-    import shutil
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_a_checkpoint_of_another_model_is_refused(change, undisturbed, model, tmp_path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    weights, name = _weights(folder), "transformer.blocks.0.ffn.net.2.weight"
+    value = weights.pop(name)
+    name, value = ("transformer.blocks.99.weight", value) if change == "name" else (name, value[:-1].contiguous())
+    found = checkpoint.latest(folder)
+    assert found is not None
+    save_file({**weights, name: value}, found / "weights.safetensors")
+    with pytest.raises(UserError, match=f"is of another model: {name} does not fit"):
+        made_up_run.start(run.Trainer, folder, model)
 
+
+def test_a_broken_checkpoint_is_named(undisturbed, model, tmp_path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(undisturbed, folder)
     found = checkpoint.latest(folder)
