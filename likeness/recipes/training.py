@@ -142,6 +142,25 @@ def tiny_concat_id_stage3() -> TrainConfig:
     return tiny("tiny-concat-id-stage3", TINY_CONCAT_ID, 375)
 
 
+def tiny_concat_id_identity() -> TrainConfig:
+    """A stage of our own after Concat-ID's three: the pairs of the second, with ST-DRC's identity losses made strong.
+
+    At the paper's weight they change nothing at this size. Here the weight is twenty times that, every step has it, and it counts
+    at high noise as well (gamma 0.5), where the person is decided. Decoding is what costs: one face a video is embedded, and
+    without a second one there is no temporal loss. People get more alike and expressions worse (`docs/ablations.md`).
+    """
+    method = replace(TINY_CONCAT_ID, identity_loss=IdentityLoss(weight=2.0, temporal_weight=0.0, gamma=0.5))
+    config = tiny("tiny-concat-id-identity", method, 700, learning_rate=8e-4)
+    return replace(
+        config,
+        optimization=replace(config.optimization, ema_decay=0.995),
+        batch_size=48,
+        micro_batch_size=16,
+        identity_every=1,
+        identity_frames=1,
+    )
+
+
 def tiny_st_drc() -> TrainConfig:
     """ST-DRC on drawn people: TASS-RoPE, augmentation, identity losses."""
     return tiny("tiny-st-drc", TINY_ST_DRC, 1500)
@@ -163,7 +182,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     make().recipe: make
     for make in (
         concat_id_stage1, concat_id_stage2, concat_id_stage3, concat_id_two, concat_id_three, concat_id_try_on,
-        concat_id_background, st_drc, tiny_base, tiny_concat_id_stage1, tiny_concat_id_stage2, tiny_concat_id_stage3, tiny_st_drc, tiny_two,
+        concat_id_background, st_drc, tiny_base, tiny_concat_id_stage1, tiny_concat_id_stage2, tiny_concat_id_stage3,
+        tiny_concat_id_identity, tiny_st_drc, tiny_two,
     )
 }  # fmt: skip
 
