@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=[row.run for row in ROWS], help="some of the rows")
     parser.add_argument("--page", type=Path, help="Markdown file whose tables are replaced; its plot goes to images/")
     arguments = parser.parse_args()
-    material = Material.chosen(arguments.output, arguments)
+    material = Material.chosen(arguments)
     prepare(material, people=arguments.train_people, processes=arguments.processes, seed=arguments.seed)
     rows = [row for row in ROWS if arguments.rows is None or row.run in arguments.rows]
     train_rows(rows, material, arguments)

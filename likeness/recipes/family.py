@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=6000, help="to draw")
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of the recipes")
     arguments = parser.parse_args()
-    material = Material.chosen(arguments.output, arguments)
+    material = Material.chosen(arguments)
     prepare(
         material, people=arguments.people, processes=arguments.processes, seed=arguments.seed,
         together=arguments.model == "two",

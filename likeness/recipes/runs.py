@@ -40,10 +40,10 @@ class Material:
         return cls(folder / "pairs", folder / "pairs_two", folder / "untrained", folder / "store")
 
     @classmethod
-    def chosen(cls, folder: Path, arguments: argparse.Namespace) -> Material:
-        """The places in a folder of runs but for those that the options of :func:`add_options` name."""
+    def chosen(cls, arguments: argparse.Namespace) -> Material:
+        """The places in the folder of the runs but for those that the options of :func:`add_options` name."""
         given = {field.name: getattr(arguments, field.name, None) for field in fields(cls)}
-        return replace(cls.below(folder), **{name: path for name, path in given.items() if path is not None})
+        return replace(cls.below(arguments.output), **{name: path for name, path in given.items() if path is not None})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

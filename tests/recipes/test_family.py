@@ -1,8 +1,10 @@
 """The tiny family's models are chains of runs; what they start from is made once."""
 
+import argparse
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,13 @@ def test_material_is_made_once_and_people_are_drawn_once(tmp_path, monkeypatch) 
     count = len(commands)
     runs.prepare(material, people=10, processes=1, seed=0, together=True)
     assert len(commands) == count
+
+
+def test_material_may_lie_elsewhere_in_parts() -> None:
+    parser = argparse.ArgumentParser()
+    runs.add_options(parser)
+    chosen = Material.chosen(parser.parse_args(["--output", "runs", "--store", "elsewhere"]))
+    assert chosen == replace(Material.below(Path("runs")), store=Path("elsewhere"))
 
 
 def test_a_finished_run_is_not_launched(tmp_path, monkeypatch) -> None:
