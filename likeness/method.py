@@ -20,6 +20,7 @@ ReferenceTimestep = Literal["shared", "clean"]
 ReferenceModulation = Literal["shared", "separate"]
 DroppedReference = Literal["absent", "zeros"]
 DroppedText = Literal["empty", "zeros"]
+IdentityTarget = Literal["reference", "video"]
 ReferenceKind = Literal["face", "clothing", "background"]
 
 
@@ -160,11 +161,22 @@ class Augment:
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityLoss:
-    """Weights of ST-DRC's face-guided losses (Eq. 11 and 12)."""
+    """ST-DRC's face-guided losses (Eq. 9 to 12).
+
+    Attributes:
+        weight, temporal_weight: lambda_id and lambda_tic of Eq. 11.
+        gamma: of Eq. 12; lower counts noisier samples more.
+        target: what a generated face is to be like: the "reference" (Eq. 9), or, of our own, the same frame of the real "video". A
+            recogniser is not blind to expressions, so that the reference's pulls against those that a prompt asks for.
+    """
 
     weight: float = 0.1
     temporal_weight: float = 0.05
     gamma: float = 1.0
+    target: IdentityTarget = "reference"
+
+    def __post_init__(self) -> None:
+        check_choice("identity_loss.target", self.target, IdentityTarget)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,9 +261,11 @@ class Method:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts, as JSON keeps them."""
         values = {**asdict(self), "kinds": list(self.kinds), "flipped_kinds": list(self.flipped_kinds)}
+        # Sidecars and runs keep a method to compare with: those from before these fields stay equal.
         if not self.flipped_kinds:
-            # Sidecars and runs keep a method to compare with: those from before this field stay equal.
             del values["flipped_kinds"]
+        if self.identity_loss is not None and self.identity_loss.target == "reference":
+            del values["identity_loss"]["target"]
         return values
 
     @classmethod

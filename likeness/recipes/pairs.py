@@ -149,7 +149,7 @@ def _write(job: tuple[list[tuple[int, ...]], Path]) -> str:
     groups, output = job
     path = output / "shards" / ("_".join(map(str, groups[0])) + ".json")
     if not path.exists():
-        rows = draw_shard(groups, output, FacePack.load(faces_folder(None)))
+        rows = draw_shard(groups, output, FacePack.load(faces_folder(None), threads=1))
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(rows), encoding="utf-8")
     return path.name

@@ -104,7 +104,8 @@ class IdentityObjective:
             UserError: where nobody looked for faces.
         """
         keypoints, references = batch.keypoints, batch.reference_embeddings
-        if keypoints is None or references is None:
+        of_video = self.weights.target == "video"
+        if keypoints is None or (references is None and not of_video):
             raise UserError(
                 "The identity losses need to know where faces are, and the training data does not say. Run `likeness "
                 "precompute --faces` and train with its --store, or set method.identity_loss to null."
@@ -113,9 +114,9 @@ class IdentityObjective:
         clean = process.clean_estimate(z_t, prediction, sigma)  # Eq. 6
         importance = process.snr_weight(sigma, self.weights.gamma)  # Eq. 12, [B]
         stride = backbone.spec.spatial_stride
-        seen = (
-            _valid(keypoints, z_t.shape[3] * stride, z_t.shape[4] * stride) & references.isfinite().all(-1)[:, :, None]
-        )
+        seen = _valid(keypoints, z_t.shape[3] * stride, z_t.shape[4] * stride)
+        if references is not None:
+            seen = seen & references.isfinite().all(-1)[:, :, None]
         if conditioned is not None:
             # The paper is silent. A model that was not shown the reference cannot know the person, and pulling its
             # unconditional prediction to each sample's reference teaches it an average face, which guidance subtracts.
@@ -128,7 +129,16 @@ class IdentityObjective:
             begin, end = _frames(start, self.window, backbone.spec.temporal_stride)
             pixels = backbone.decode_window(clean[rows], start, self.window)  # Eq. 7
             chosen = self._thinned(seen[rows, :, begin:end])
-            id_loss, tic_loss = self._losses(pixels, keypoints[rows, :, begin:end], references[rows], chosen)
+            points = keypoints[rows, :, begin:end]
+            if of_video:
+                with torch.no_grad():  # by way of the decoder, which leaves less of a face than there was
+                    real = backbone.decode_window(batch.latents[rows], start, self.window)
+                    targets = self._embedded(real, points, chosen)
+            else:
+                assert references is not None  # checked above
+                # A reference without a face is NaN; its losses are masked, and NaN times 0 would not be.
+                targets = references[rows].nan_to_num().to(pixels)
+            id_loss, tic_loss = self._losses(self._embedded(pixels, points, chosen), targets, chosen)
             terms = self.weights.weight * id_loss + self.weights.temporal_weight * tic_loss
             loss = loss + (importance[rows].to(terms) * terms).sum()
             figures = (
@@ -169,23 +179,24 @@ class IdentityObjective:
         before = torch.div((rank - 1) * kept, count.clamp_min(1), rounding_mode="floor")
         return seen & (torch.div(rank * kept, count.clamp_min(1), rounding_mode="floor") > before)
 
-    def _losses(self, pixels: Tensor, keypoints: Tensor, references: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 8-10 for videos ``[B, 3, F, H, W]`` with keypoints ``[B, M, F, 5, 2]``: two tensors ``[B]``."""
-        batch, people, frames = seen.shape
+    def _embedded(self, pixels: Tensor, keypoints: Tensor, seen: Tensor) -> Tensor:
+        """Eq. 8 for videos ``[B, 3, F, H, W]`` with keypoints ``[B, M, F, 5, 2]``: ``[B, M, F, E]``, zero where no face is seen."""
         row, _, frame = seen.nonzero(as_tuple=True)
-        crops = align_faces(pixels.transpose(1, 2)[row, frame], keypoints[seen])
-        found = self.recogniser(crops)  # [faces, E]
-        embeddings = found.new_zeros(batch, people, frames, found.shape[1]).index_put((seen,), found).flatten(0, 1)
-        # A reference without a face is NaN; its losses are masked, and NaN times 0 would not be.
-        known = references.nan_to_num().to(found).flatten(0, 1)
+        found = self.recogniser(align_faces(pixels.transpose(1, 2)[row, frame], keypoints[seen]))  # [faces, E]
+        return found.new_zeros(*seen.shape, found.shape[1]).index_put((seen,), found)
+
+    def _losses(self, embeddings: Tensor, targets: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 9 and 10 for embeddings ``[B, M, F, E]`` and targets ``[B, M, E]`` or one a frame: two tensors ``[B]``."""
+        batch, people, _ = seen.shape
         there = seen.any(2)  # [B, M]
         num_people = there.sum(1).clamp_min(1)
 
         def averaged(losses: Tensor) -> Tensor:
             return (losses.view(batch, people) * there).sum(1) / num_people
 
-        flat = seen.flatten(0, 1)
-        return averaged(identity_loss(embeddings, known, flat)), averaged(temporal_identity_loss(embeddings, flat))
+        rows, flat = embeddings.flatten(0, 1), seen.flatten(0, 1)
+        identity = identity_loss(rows, targets.flatten(0, 1).to(rows), flat)
+        return averaged(identity), averaged(temporal_identity_loss(rows, flat))
 
 
 def _frames(start: int, length: int, stride: int) -> tuple[int, int]:

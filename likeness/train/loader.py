@@ -57,7 +57,8 @@ class PairLoader:
         rank, world_size: which of how many processes this one is.
         workers: threads that read and decode ahead; 0 does it when a batch is asked for.
         max_skipped: share of broken pairs, of those seen, beyond which the run stops.
-        faces: face models, for the references' embeddings; None leaves them out.
+        faces: face models, which tell whether the store's faces are theirs; None leaves faces out.
+        embed_references: whether batches have the references' embeddings, which the identity losses alone need.
         flipped_kinds: references that are mirrored in half of their showings, see ``Method``. Which ones is a function of the seed
             and the place in the order.
 
@@ -88,6 +89,7 @@ class PairLoader:
         workers: int = 0,
         max_skipped: float = 0.05,
         faces: FacePack | None = None,
+        embed_references: bool = True,
         flipped_kinds: Sequence[ReferenceKind] = (),
     ) -> None:
         sizes = tuple(dict.fromkeys([(height, width), *buckets]))
@@ -98,7 +100,7 @@ class PairLoader:
             store.check(rule, sizes)
         self._pairs, self._rank, self._batch_size = pairs, rank, batch_size
         self._whole_batch, self._workers, self._max_skipped = batch_size * world_size, workers, max_skipped
-        self._samples = Samples(backbone, rule, store=store, faces=faces)
+        self._samples = Samples(backbone, rule, store=store, faces=faces, embed_references=embed_references)
         self._samples.check_faces()
         self._sizes = bucket_sizes(pairs, sizes, store)
         groups: dict[tuple[int, int, int], list[int]] = {}

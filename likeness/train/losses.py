@@ -14,13 +14,14 @@ def identity_loss(embeddings: Tensor, reference: Tensor, seen: Tensor) -> Tensor
 
     Args:
         embeddings: ``[B, F, E]``; those of frames without a face are not read.
-        reference: ``[B, E]``, taken as a constant.
+        reference: ``[B, E]``, or one a frame ``[B, F, E]``; taken as a constant.
         seen: ``bool [B, F]``, whether a frame has a valid face.
 
     Returns:
         ``[B]`` in 0..2; 0 for a video without a face.
     """
-    return _mean_distance(embeddings, reference.detach(), seen)
+    reference = reference.detach()
+    return _mean_distance(embeddings, reference.unsqueeze(1) if reference.ndim == 2 else reference, seen)
 
 
 def temporal_identity_loss(embeddings: Tensor, seen: Tensor) -> Tensor:
@@ -36,11 +37,11 @@ def temporal_identity_loss(embeddings: Tensor, seen: Tensor) -> Tensor:
     weights = seen.to(embeddings.dtype)
     kept = torch.where(seen.unsqueeze(2), embeddings, 0.0)
     mean = kept.sum(1) / (weights.sum(1, keepdim=True) + EPSILON)
-    return _mean_distance(embeddings, mean, seen)
+    return _mean_distance(embeddings, mean.unsqueeze(1), seen)
 
 
 def _mean_distance(embeddings: Tensor, centre: Tensor, seen: Tensor) -> Tensor:
     weights = seen.to(embeddings.dtype)
     kept = torch.where(seen.unsqueeze(2), embeddings, 0.0)  # not a product: an unseen face may be NaN
-    distances = 1.0 - functional.cosine_similarity(kept, centre.unsqueeze(1), dim=2)
+    distances = 1.0 - functional.cosine_similarity(kept, centre, dim=2)
     return (weights * distances).sum(1) / (weights.sum(1) + EPSILON)

@@ -79,7 +79,7 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
 
     faces = None
     if method.identity_loss is not None or config.face_weight != 1.0:
-        faces = FacePack.load(faces_folder(config.faces))
+        faces = FacePack.load(faces_folder(config.faces), threads=1)  # the loader's threads share the work
     store = None if config.data.store is None else Store.open(Path(config.data.store), backbone)
     # With a store the text encoder is hardly needed: a large one would take memory that the transformer wants.
     pipeline.to(device) if store is None else components.vae.to(device)
@@ -100,6 +100,7 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
         workers=config.data.workers,
         max_skipped=config.data.max_skipped,
         faces=faces,
+        embed_references=method.identity_loss is not None and method.identity_loss.target == "reference",
         flipped_kinds=method.flipped_kinds,
     )
     auxiliary = None

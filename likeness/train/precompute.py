@@ -103,7 +103,8 @@ class _Encoder:
 
     def __init__(self, settings: Settings, backbone: Backbone, store: Store) -> None:
         self.settings, self.store = settings, store
-        pack = None if settings.faces is None else FacePack.load(settings.faces)
+        one = 1 if settings.processes > 1 else None
+        pack = None if settings.faces is None else FacePack.load(settings.faces, threads=one)
         self.samples = Samples(backbone, settings.rule, store=store, faces=pack, find_faces=pack is not None, made={})
         self.threads = 1 if settings.processes > 1 else min(_AHEAD, os.cpu_count() or 1)
 

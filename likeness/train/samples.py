@@ -95,8 +95,10 @@ class Samples:
         backbone: its encoders are used for what the store lacks.
         rule: frames of a clip.
         store: None encodes everything.
-        faces: face models, for the references' embeddings; None leaves them out.
-        find_faces: look for the references in every frame of clips that come without keypoints.
+        faces: face models, which tell whether the store's faces are theirs; None leaves faces out.
+        embed_references: whether samples have the references' embeddings. A detector and a recogniser run for each that the store
+            lacks, which takes as long as training a small model.
+        find_faces: with ``embed_references``, look for the references in every frame of clips that come without keypoints.
         made: gets every tensor that was not in the store, by key.
     """
 
@@ -107,11 +109,12 @@ class Samples:
         *,
         store: Store | None,
         faces: FacePack | None = None,
+        embed_references: bool = True,
         find_faces: bool = False,
         made: dict[str, Tensor] | None = None,
     ) -> None:
         self.backbone, self.rule, self.store, self.faces, self.made = backbone, rule, store, faces, made
-        self.find_faces = find_faces
+        self.find_faces, self.embed_references = find_faces, embed_references and faces is not None
         self._faces_fingerprint = faces_fingerprint(faces) if faces is not None and store is not None else ""
         self._embedding_size = 0 if faces is None else embedding_size(faces)
         self._prompts = Recent(_RECENT_PROMPTS)
@@ -158,7 +161,7 @@ class Samples:
             references=tuple(key_of("reference", digest, size) for digest in references),
             keypoints=keypoints,
             embeddings=tuple(key_of("identity", digest, self._faces_fingerprint) for digest in faces)
-            if self.faces
+            if self.embed_references
             else (),
             mask=None if pair.mask is None else key_of("mask", store.file(pair.mask).sha256, self.rule, size, stride),
         )
@@ -237,7 +240,7 @@ class Samples:
 
     def _reference_embeddings(self, pair: Pair, keys: Keys | None) -> Tensor | None:
         """``float32 [M, E]``, NaN for what is no face."""
-        if self.faces is None:
+        if not self.embed_references:
             return None
         rows = torch.full((len(pair.references), self._embedding_size), torch.nan)
         faces = [index for index, kind in enumerate(pair.kinds) if kind == "face"]

@@ -36,7 +36,7 @@ from likeness.train.clips import FrameRule
 from likeness.train.fingerprint import text_fingerprint, video_fingerprint
 
 _FORMAT = 1
-_OPEN_SHARDS = 64
+_OPEN_SHARDS = 1024  # maps of files, which hold no descriptor; opening one reads its whole list of keys
 _HALF_S = 3600
 _TABLES = """
 CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, name TEXT UNIQUE);

@@ -219,3 +219,28 @@ def test_windows_must_fit(random_wan_backbone, recogniser) -> None:
 def test_a_pack_gives_its_recogniser() -> None:
     objective = IdentityObjective.from_pack(FACES, WEIGHTS, window=2)
     assert objective.window == 2 and not list(objective.recogniser.parameters())
+
+
+def test_the_target_may_be_the_real_video(random_wan_backbone, recogniser) -> None:
+    """Where the clean estimate is the clean video nothing is left to lose, whoever the reference shows; elsewhere it is the distance of
+    each frame from its own."""
+    batch = replace(_only(_batch(random_wan_backbone.spec, 2), 6, 8), reference_embeddings=None)
+    assert batch.keypoints is not None
+    objective = IdentityObjective(recogniser, replace(WEIGHTS, target="video", temporal_weight=0.0))
+    loss, figures, prediction = _call(objective, random_wan_backbone, batch)
+    assert figures["identity"] == pytest.approx(0.0, abs=1e-5) and figures["identity_videos"] == 1
+
+    other = replace(batch, latents=batch.latents.flip(0))
+    size, sigmas = len(batch.latents), torch.full((2,), 0.3)
+    process = random_wan_backbone.spec.process
+    z_t = process.add_noise(batch.latents, torch.zeros_like(batch.latents), sigmas)
+    prediction = process.target(batch.latents, torch.zeros_like(batch.latents), sigmas).requires_grad_(True)
+    loss, figures = objective(random_wan_backbone, z_t, prediction, sigmas, other, sample_generators(0, 0, 0, size))
+    embeddings = []
+    for latents in (batch.latents, other.latents):
+        frames = random_wan_backbone.decode(latents)[:, :, 6:8].transpose(1, 2).flatten(0, 1)
+        embeddings.append(recogniser(align_faces(frames, batch.keypoints[:, 0, 6:8].flatten(0, 1))))
+    expected = 1 - torch.cosine_similarity(*embeddings, dim=1)
+    assert figures["identity"] == pytest.approx(expected.mean().item(), abs=1e-4) and figures["identity"] > 1e-3
+    gradient = torch.autograd.grad(loss, prediction)[0]
+    assert gradient[:, :, 2].abs().max() > 0
