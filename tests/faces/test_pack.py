@@ -124,6 +124,16 @@ def test_loading_prints_nothing(pack_folder: Path) -> None:
     assert done.stdout == "" and done.stderr == ""
 
 
+@pytest.mark.parametrize(("threads", "asked"), [(None, 0), (1, 1)])
+def test_threads_are_as_asked_and_do_not_wait_in_a_loop(pack_folder: Path, threads: int | None, asked: int) -> None:
+    """Four of them would burn four cores between two small pictures, beside whoever trains or decodes."""
+    pack = FacePack.load(pack_folder, threads=threads)
+    for network in (pack.detector, pack.recognizer):
+        options = network.session.get_session_options()
+        assert options.intra_op_num_threads == asked
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_networks_of_no_use_are_passed_over(tmp_path: Path) -> None:
     write_pack(tmp_path)
     onnx.save(arcface_like(192), tmp_path / "2d106det.onnx")

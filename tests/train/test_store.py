@@ -39,6 +39,25 @@ def test_tensors_come_back(store, random_wan_backbone):
         assert there.read(key_of("c")) is None
 
 
+def test_shards_are_opened_once_and_hold_no_descriptor(store, random_wan_backbone, monkeypatch):
+    """Opening one reads its whole list of keys, several times what reading a tensor takes."""
+    from likeness.train import store as module
+
+    for index in range(100):
+        store.add({key_of("a", index): torch.full((2,), float(index))})
+    opened = []
+    safe_open = module.safe_open
+    monkeypatch.setattr(module, "safe_open", lambda path, **more: opened.append(path) or safe_open(path, **more))
+    there = reopened(store, random_wan_backbone)
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None
+    for _ in range(2):
+        for index in range(100):
+            tensor = there.read(key_of("a", index))
+            assert tensor is not None and tensor[0] == index
+    assert len(opened) == len(set(opened)) == 100
+    assert before is None or len(os.listdir("/proc/self/fd")) < before + 10
+
+
 def test_keys_tell_everything_apart():
     keys = {
         key_of(*parts) for parts in itertools.product("ab", ("x", "y"), (RULE, FrameRule(5, 9.0)), ((1, 2), (2, 1)))
