@@ -44,7 +44,12 @@ def test_face_models_run_for_losses_that_compare_with_the_reference_alone(
     """They take as long as a small model's step, so that a run which only weighs faces should not wait for them."""
     random_pipeline.save_pretrained(tmp_path / "model")
     data = Data(
-        pairs=(str(write_list(tmp_path, make_pairs(tmp_path, 2))),), height=32, width=32, num_frames=5, fps=8.0, workers=0
+        pairs=(str(write_list(tmp_path, make_pairs(tmp_path, 2))),),
+        height=32,
+        width=32,
+        num_frames=5,
+        fps=8.0,
+        workers=0,
     )
     config = replace(
         recipe("tiny-concat-id-stage1"), model=str(tmp_path / "model"), data=data, batch_size=2, micro_batch_size=2,
