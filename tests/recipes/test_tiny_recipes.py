@@ -101,6 +101,15 @@ def test_identity_by_hand() -> None:
     assert figures["rank-1 among 2"][0] == 0.5 and figures["frames with a face"][0] == 0.75
 
 
+def test_expressions_count_where_a_prompt_could_ask_for_them() -> None:
+    clips = [clip_of(person, 0) for person in range(40)]
+    drawn = np.array([clip.expressions[0] for clip in clips])
+    even = np.arange(40) % 2 == 0
+    probe: object = SimpleNamespace(read=lambda videos: {"expression": np.where(even, drawn, -1)})
+    mean, _, _ = measure.expression_read(np.zeros((40, 1)), clips, probe)  # type: ignore[arg-type]
+    assert mean == pytest.approx(even[drawn < 4].mean(), abs=1e-4) and not (drawn < 4).all()
+
+
 def test_a_card_shows_numbers_with_their_intervals() -> None:
     text = card.tables({"steps": 20, "VAE": {"PSNR, dB": [28.0695, 27.7, 28.4], "kept": [0.6131, 0.59, 0.63]}})
     assert "| steps | 20 |" in text
