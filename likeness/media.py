@@ -14,6 +14,7 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -69,6 +70,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def share_weights(folder: Path, like: Path) -> None:
+    """Give the weights in a folder the rights of a file that was written in the usual way: safetensors leaves what it writes to its
+    owner alone, whatever the umask says. Hard links are also somebody else's files and stay as they are."""
+    for path in folder.rglob("*.safetensors"):
+        if path.stat().st_nlink == 1:
+            shutil.copymode(like, path)
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> UserError:

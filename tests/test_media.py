@@ -22,6 +22,7 @@ from likeness.media import (
     read_picture,
     sha256_bytes,
     sha256_file,
+    share_weights,
     write_picture,
 )
 
@@ -273,6 +274,22 @@ def test_a_complete_write_replaces_the_old_file_with_usual_permissions(tmp_path:
         assert path.read_text() == "old"
     assert path.read_text() == "new" and path.stat().st_mode == usual
     assert os.listdir(tmp_path) == ["result.txt"]
+
+
+def test_weights_are_not_left_to_their_owner_alone(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    own, foreign = tmp_path / "model" / "part" / "own.safetensors", tmp_path / "foreign.safetensors"
+    own.parent.mkdir(parents=True)
+    for file in (own, foreign):
+        save_file({"x": np.zeros(2)}, file)
+        file.chmod(0o600)
+    os.link(foreign, own.with_name("linked.safetensors"))
+    usual = tmp_path / "model" / "index.json"
+    usual.write_text("{}")
+    usual.chmod(0o640)
+    share_weights(tmp_path / "model", usual)
+    assert own.stat().st_mode & 0o777 == 0o640 and foreign.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

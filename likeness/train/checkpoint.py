@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.errors import CheckpointError, UserError
+from likeness.media import share_weights
 from likeness.train.updates import Updates
 
 _WEIGHTS, _AVERAGE, _OPTIMIZER, _PROGRESS = (
@@ -87,6 +88,7 @@ def save(
             "average_updates": progress.average_updates,
         }
         (work / _PROGRESS).write_text(json.dumps(values), encoding="utf-8")
+        share_weights(work, work / _PROGRESS)
         for path in work.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -15,6 +15,7 @@ from likeness.backbones.known import MODELS
 from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of, read_index, resolve_model
 from likeness.convert.write import take_parts
 from likeness.errors import UserError
+from likeness.media import share_weights
 from likeness.train.average import ParameterAverage, gather, trained_parameters
 from likeness.train.config import TrainConfig
 from likeness.train.parts import Parts
@@ -51,6 +52,7 @@ def write_result(
         else:
             _write_lora(work, output, config, parts, weights)
         _write_json(work / CONFIG_FILE, config.to_dict())
+        share_weights(work, work / CONFIG_FILE)
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(work, folder)
     except OSError as error:

@@ -83,6 +83,9 @@ def test_a_run_leaves_weights_log_and_a_model_that_generates(undisturbed, model)
     assert pipeline.method.name == "made-up"
     kept = _weights(undisturbed, "average")["transformer.blocks.0.ffn.net.2.weight"]
     assert torch.equal(pipeline.transformer.blocks[0].ffn.net[2].weight, kept.to(torch.bfloat16).float())
+    # Whoever may read the log may read the weights.
+    written = [*undisturbed.glob("checkpoints/*/*.safetensors"), *undisturbed.glob("model/transformer/*.safetensors")]
+    assert {path.stat().st_mode for path in written} == {(undisturbed / "log.jsonl").stat().st_mode}
     assert json.loads((undisturbed / "model" / "training.json").read_text())["steps"] == STEPS
 
 
