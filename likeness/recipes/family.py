@@ -2,7 +2,7 @@
 
 | MODEL | its runs, each from the one before |
 |---|---|
-| `concat-id` | text to video; stage I, pre-training pairs; stage II, cross-video pairs; stage III, trade-off pairs; identity losses |
+| `concat-id` | text to video; stage I, pre-training pairs; stage II, cross-video pairs; stage III, trade-off pairs |
 | `st-drc` | text to video; ST-DRC on pre-training pairs, then on cross-video pairs |
 | `two` | text to video; stage I of one person; stages I and II of two as LoRAs (Concat-ID, appendix B.1) |
 
@@ -51,7 +51,6 @@ MODELS: dict[str, tuple[Step, ...]] = {
         _STAGE1,
         Step("stage2", "tiny-concat-id-stage2", "cross"),
         Step("stage3", "tiny-concat-id-stage3", "tradeoff"),
-        Step("identity", "tiny-concat-id-identity", "cross"),
     ),
     "st-drc": (_BASE, Step("st-drc1", "tiny-st-drc", "pretraining"), Step("st-drc2", "tiny-st-drc", "cross")),
     "two": (

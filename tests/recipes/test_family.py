@@ -77,7 +77,7 @@ def test_a_finished_run_is_not_launched(tmp_path, monkeypatch) -> None:
     assert len(commands) == 1
 
 
-@pytest.mark.parametrize(("model", "runs_left"), [("concat-id", 4), ("st-drc", 2), ("two", 2)])
+@pytest.mark.parametrize(("model", "runs_left"), [("concat-id", 3), ("st-drc", 2), ("two", 2)])
 def test_a_trained_start_stands_for_the_first_runs(model, runs_left) -> None:
     found = configs_of(model, Path("runs"), Material.below(Path("made")), scale=1.0, seed=0, start="tiny")
     assert len(found) == runs_left and found[0][1].model == "tiny"
