@@ -253,7 +253,7 @@ def _load_model(path: Path, task: str, threads: int | None) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only
         options.intra_op_num_threads = threads or 0
-        # Between two small pictures the threads would wait in a loop, which is most of their time and whoever is beside them lacks it.
+        # Threads that wait for the next small picture in a loop take the cores from whatever runs beside them.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             model = get_model(str(path), providers=["CPUExecutionProvider"], sess_options=options)

@@ -11,7 +11,6 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +154,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     owners = np.repeat(np.arange(len(people)), arguments.prompts)
     canvases = [subjects[owner].canvas for owner in owners]
 
-    figures: dict[str, Any] = {
+    figures: dict[str, object] = {
         "people": f"{people[0]} to {people[-1]}",
         "prompts a person": arguments.prompts,
         "steps": arguments.steps or pipeline.config.default_num_inference_steps,
@@ -179,10 +178,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         clips = [clip_of(person, 0) for person in people]
         real = draw(clips, height=height, width=width).pixels
         psnr, decoded = reconstruction(pipeline, real)
-        for name, shown in (("drawn clips of the same people", real), ("VAE", decoded)):
-            drawn = {"expression as drawn": expression_read(shown, clips, probe)}
-            figures[name] = identity(list(shown), np.arange(len(people)), gallery, faces) | drawn
-        figures["VAE"] = {"PSNR, dB": psnr} | figures["VAE"]
+
+        def shown(videos: np.ndarray) -> dict[str, object]:
+            expression = {"expression as drawn": expression_read(videos, clips, probe)}
+            return identity(list(videos), np.arange(len(people)), gallery, faces) | expression
+
+        figures["drawn clips of the same people"] = shown(real)
+        figures["VAE"] = {"PSNR, dB": psnr, **shown(decoded)}
     return figures
 
 

@@ -103,10 +103,10 @@ class _Encoder:
 
     def __init__(self, settings: Settings, backbone: Backbone, store: Store) -> None:
         self.settings, self.store = settings, store
-        one = 1 if settings.processes > 1 else None
-        pack = None if settings.faces is None else FacePack.load(settings.faces, threads=one)
+        is_alone = settings.processes == 1
+        pack = None if settings.faces is None else FacePack.load(settings.faces, threads=None if is_alone else 1)
         self.samples = Samples(backbone, settings.rule, store=store, faces=pack, find_faces=pack is not None, made={})
-        self.threads = 1 if settings.processes > 1 else min(_AHEAD, os.cpu_count() or 1)
+        self.threads = min(_AHEAD, os.cpu_count() or 1) if is_alone else 1
 
     def shard(self, job: _Job, advance: Callable[[], None] = lambda: None) -> _Shard:
         """Encode what the store lacks of some pairs and write it."""

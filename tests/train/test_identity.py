@@ -227,7 +227,7 @@ def test_the_target_may_be_the_real_video(random_wan_backbone, recogniser) -> No
     batch = replace(_only(_batch(random_wan_backbone.spec, 2), 6, 8), reference_embeddings=None)
     assert batch.keypoints is not None
     objective = IdentityObjective(recogniser, replace(WEIGHTS, target="video", temporal_weight=0.0))
-    loss, figures, prediction = _call(objective, random_wan_backbone, batch)
+    _, figures, _ = _call(objective, random_wan_backbone, batch)
     assert figures["identity"] == pytest.approx(0.0, abs=1e-5) and figures["identity_videos"] == 1
 
     other = replace(batch, latents=batch.latents.flip(0))
