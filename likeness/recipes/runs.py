@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLWan
 
 from likeness.backbones.load import resolve_model
 from likeness.backbones.wan import ConcatWanTransformer3DModel
@@ -27,12 +28,14 @@ class Material:
         pairs: folder of ``likeness.recipes.pairs``, of one person a clip; pairs_two: of two.
         base: model folder with an untrained transformer.
         store: folder of ``likeness precompute``.
+        vae: folder of ``likeness.recipes.vae`` that the untrained model gets; that of the known model if None.
     """
 
     pairs: Path
     pairs_two: Path
     base: Path
     store: Path
+    vae: Path | None = None
 
     @classmethod
     def below(cls, folder: Path) -> Material:
@@ -52,6 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", help="name or folder of a trained model, in place of the first runs")
     parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
     parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
+    parser.add_argument("--vae", type=Path, help="VAE of the untrained model; the known tiny model's by default")
     parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
@@ -79,7 +83,7 @@ def prepare(material: Material, *, people: int, processes: int, seed: int, toget
                 "--together", size, "--processes", processes,
             )  # fmt: skip
     if not (material.base / "model_index.json").exists():
-        untrained(material.base, seed)
+        untrained(material.base, seed, material.vae)
     for folder, _, size in drawn:
         done = material.store / f".complete-{size}"
         if not done.exists():
@@ -103,11 +107,13 @@ def launch(config: TrainConfig, folder: Path, *, processes: int, compiled: bool)
     _run("likeness", "train", file, "--output", folder, "--processes", processes, *settings)
 
 
-def untrained(folder: Path, seed: int) -> Path:
-    """The tiny model's VAE, text encoder and scheduler with a transformer of random weights, as a model folder."""
+def untrained(folder: Path, seed: int, vae: Path | None = None) -> Path:
+    """The tiny model's VAE (or another), text encoder and scheduler with a transformer of random weights, as a model folder."""
     torch.manual_seed(seed)
     pipeline = LikenessPipeline.from_pretrained(resolve_model("tiny"), method=TINY_CONCAT_ID)
     pipeline.register_modules(transformer=ConcatWanTransformer3DModel(**TRANSFORMER))
+    if vae is not None:
+        pipeline.register_modules(vae=AutoencoderKLWan.from_pretrained(vae, torch_dtype=torch.float32))
     pipeline.save_pretrained(folder)
     return folder
 

@@ -145,7 +145,7 @@ class Objective(nn.Module):
         text_dropped, reference_dropped = coins[:, 0] < method.text_dropout, coins[:, 1] < method.reference_dropout
         sigma = torch.cat([process.sample_sigma(1, generator) for generator in generators]).to(z0.device)
         noise = torch.stack([torch.randn(z0.shape[1:], generator=generator) for generator in generators]).to(z0)
-        references = [self._encoded(pixels, generators) for pixels in batch.references]
+        references = [self._encoded(pixels, generators, reference_dropped) for pixels in batch.references]
         prompt_embeds = torch.where(
             text_dropped.view(-1, 1, 1), self.empty_embeds.to(batch.prompt_embeds), batch.prompt_embeds
         )
@@ -166,17 +166,22 @@ class Objective(nn.Module):
             losses |= {name: torch.tensor(value, device=z0.device) for name, value in figures.items()}
         return {"loss": loss, **losses}
 
-    def _encoded(self, pixels: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Augment (ST-DRC Eq. 5), add noise (Concat-ID section 4.3), encode: ``[B, 3, 1, H, W]`` -> latents."""
+    def _encoded(self, pixels: Tensor, generators: Sequence[torch.Generator], dropped: Tensor) -> Tensor:
+        """Augment (ST-DRC Eq. 5), add noise (Concat-ID section 4.3), encode: ``[B, 3, 1, H, W]`` -> latents, zeros where dropped."""
         rows = []
-        for row, generator in zip(pixels.split(1), generators, strict=True):
+        kept = (~dropped).nonzero().flatten().tolist()
+        for index in kept:
+            row, generator = pixels[index : index + 1], generators[index]
             if self.method.augment is not None:
                 row = augment_reference(row, self.method.augment, generator)
             if self.method.reference_noise is not None:
                 row = reference_noise(row, self.method.reference_noise, generator)
             rows.append(row)
-        with torch.no_grad():
-            return self.backbone.encode_reference(torch.cat(rows))
+        latents = pixels.new_zeros(len(pixels), *self.backbone.spec.latent_shape(*pixels.shape[2:]))
+        if rows:
+            with torch.no_grad():
+                latents[kept] = self.backbone.encode_reference(torch.cat(rows)).to(latents.dtype)
+        return latents
 
     def _predict(
         self, z_t: Tensor, references: Sequence[Tensor], sigma: Tensor, prompt_embeds: Tensor, dropped: Tensor

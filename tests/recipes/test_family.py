@@ -46,7 +46,7 @@ def test_material_is_made_once_and_people_are_drawn_once(tmp_path, monkeypatch) 
             (tmp_path / "store").mkdir(exist_ok=True)
 
     monkeypatch.setattr(runs.subprocess, "run", note)
-    monkeypatch.setattr(runs, "untrained", lambda folder, seed: folder / "model_index.json")
+    monkeypatch.setattr(runs, "untrained", lambda folder, seed, vae: folder / "model_index.json")
     material = Material.below(tmp_path)
     runs.prepare(material, people=10, processes=1, seed=0, together=True)
     drawn = [command for command in commands if command[2] == "likeness.recipes.pairs"]
@@ -56,6 +56,21 @@ def test_material_is_made_once_and_people_are_drawn_once(tmp_path, monkeypatch) 
     count = len(commands)
     runs.prepare(material, people=10, processes=1, seed=0, together=True)
     assert len(commands) == count
+
+
+def test_an_untrained_model_may_have_a_vae_of_its_own(tmp_path) -> None:
+    shipped = Path(MODELS_BY_NAME["tiny"].folder)
+    vae = Path(shutil.copytree(shipped / "vae", tmp_path / "vae"))
+    tensors = load_file(vae / "diffusion_pytorch_model.safetensors")
+    tensors["decoder.conv_in.bias"] = tensors["decoder.conv_in.bias"] + 1
+    save_file(tensors, vae / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    for name, given in (("own", vae), ("known", None)):
+        made = load_file(runs.untrained(tmp_path / name, 0, given) / "vae" / "diffusion_pytorch_model.safetensors")
+        moved = (
+            made["decoder.conv_in.bias"].float()
+            - load_file(shipped / "vae" / "diffusion_pytorch_model.safetensors")["decoder.conv_in.bias"].float()
+        )
+        assert bool((moved.abs() > 0.5).all()) == (given is not None)
 
 
 def test_material_may_lie_elsewhere_in_parts() -> None:

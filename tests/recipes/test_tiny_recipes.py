@@ -1,5 +1,6 @@
 """The pieces of the tiny family's recipes: data, losses, tokenizer, figures."""
 
+import argparse
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,6 +41,31 @@ def test_pixels_and_face_weights(shard) -> None:
     assert weights.shape == (1, 1, 17, 64, 64) and weights.min() >= 1 and weights.max() <= 5
     x, y = points[0, 0].astype(float).mean(0)
     assert weights[0, 0, 0, int(y), int(x)] > 4.5 > 1.2 > weights[0, 0, 0, 0, 0]
+
+
+def test_eyes_and_mouth_count_more_than_the_rest_of_the_face(shard) -> None:
+    points = shard["keypoints"][0, :1]
+    plain, heavy = (vae.face_weights(points, 64, 3.0, detail) for detail in (0.0, 12.0))
+    assert (heavy >= plain).all() and heavy.max() <= 16 + 1e-4
+    added = (heavy - plain)[0, 0, 0]
+    eye, mouth = points[0, 0, 0].astype(float), points[0, 0, 3:].astype(float).mean(0)
+    assert all(added[int(y), int(x)] > 8 for x, y in (eye, mouth)) and added[0, 0] < 0.1
+    assert added[added > 6].numel() < 0.1 * added.numel()
+
+
+def test_windows_are_about_faces_and_weights_move_with_them(shard, tmp_path) -> None:
+    np.savez(tmp_path / "people-000005.npz", **shard)
+    arguments = argparse.Namespace(
+        pool=tmp_path, face_weight=3.0, detail_weight=12.0, clips=1, crops=3, frames=9, canvases=2, decoder_only=False
+    )
+    whole, window, pictures = vae._Batches(np.random.default_rng(0), arguments).next()
+    assert whole[0].shape == (1, 3, 9, 64, 64) and pictures[0].shape == (2, 3, 1, 64, 64) and pictures[2] == 0.35
+    pixels, weights, _ = window
+    assert pixels.shape == (3, 3, 9, vae.CROP, vae.CROP) and weights.shape == (3, 1, 9, vae.CROP, vae.CROP)
+    edge = torch.cat([weights[..., 0, :].flatten(), weights[..., -1, :].flatten()])
+    assert weights[..., 8:24, 8:24].amax((-1, -2)).min() > 9 > 4 > edge.median()
+    arguments.decoder_only = True
+    assert len(vae._Batches(np.random.default_rng(0), arguments).next()) == 2
 
 
 def test_the_reconstruction_loss_is_zero_for_equals_and_weighs_the_face() -> None:

@@ -60,6 +60,20 @@ def test_text_and_reference_are_dropped_independently(spy) -> None:
     assert 0.17 < (no_text & no_reference).float().mean() < 0.33
 
 
+@pytest.mark.parametrize("dropped_reference", ["zeros", "absent"])
+def test_only_references_that_stay_are_encoded(spy, dropped_reference) -> None:
+    encode, encoded = spy.encode_reference, []
+    spy.encode_reference = lambda pixels: encoded.append(len(pixels)) or encode(pixels)
+    method = replace(CONCAT_ID, reference_dropout=0.5, dropped_reference=dropped_reference)
+    batch = _batch(spy, 40)
+    _loss(spy, method, batch)
+    shown = [s for s in spy.sequences if s.references]
+    stayed = sum(int(s.references[0].flatten(1).any(1).sum()) for s in shown)
+    assert encoded == [stayed] and 8 < stayed < 32
+    _loss(spy, replace(method, reference_dropout=1.0), batch)
+    assert len(encoded) == 1
+
+
 def test_a_method_that_drops_by_absence_runs_samples_with_and_without_references_apart(random_wan_backbone) -> None:
     """The mixed batch's predictions are those of each sample alone, in their places."""
     method = replace(ST_DRC, reference_dropout=0.5, augment=None, identity_loss=None)
