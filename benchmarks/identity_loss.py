@@ -1,7 +1,8 @@
 """What the identity losses cost: `python benchmarks/identity_loss.py [--model tiny] [--batch 4] [--device cpu]`.
 
 Trains a model on drawn people in one process, alternating a plain step, one with the identity losses on a window of one latent,
-one whose target is the real video, and one whose window is cut out of the whole decoded video. Prints medians of at least nine.
+the same where the faces alone are decoded (`--margin`), one whose target is the real video, and one whose window is cut out of the whole
+decoded video. Prints medians of at least nine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--margin", type=int, default=0, help="latents about faces, where they alone are decoded")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     import torch
@@ -57,9 +59,13 @@ def main() -> None:
     )
     pixels = torch.as_tensor(drawing.pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # [B, 3, F, H, W]
     keypoints = torch.as_tensor(drawing.keypoints).permute(0, 2, 1, 3, 4).float()  # [B, 1, F, 5, 2]
-    identity, of_video = (
-        IdentityObjective.from_pack(faces_folder(), loss, device=device)
-        for loss in (IdentityLoss(), IdentityLoss(target="video"))
+    identity, of_faces, of_video = (
+        IdentityObjective.from_pack(faces_folder(), loss, device=device, margin=margin)
+        for loss, margin in (
+            (IdentityLoss(), None),
+            (IdentityLoss(), arguments.margin),
+            (IdentityLoss(target="video"), None),
+        )
     )
     with torch.no_grad():
         embeddings = identity.recogniser(align_faces(pixels[:, :, 0].to(device), keypoints[:, 0, 0].to(device)))
@@ -70,7 +76,9 @@ def main() -> None:
     def on_the_whole_video(_, *given, **more):
         return identity(WholeVideo(), *given, **more)  # pyright: ignore[reportArgumentType]
 
-    auxiliaries = {"plain": None, "window": identity, "real target": of_video, "whole video": on_the_whole_video}
+    auxiliaries = {
+        "plain": None, "window": identity, "faces": of_faces, "real target": of_video, "whole video": on_the_whole_video,
+    }  # fmt: skip
     method = replace(pipeline.method, reference_dropout=0.0)
     empty = pipeline.encode_prompts([""])
     objectives = {way: Objective(backbone, method, empty, auxiliary=item) for way, item in auxiliaries.items()}

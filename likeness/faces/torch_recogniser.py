@@ -134,6 +134,22 @@ def align_faces(frames: Tensor, keypoints: Tensor, size: int = ARCFACE_SIZE_PX) 
         return crops
 
 
+def face_boxes(keypoints: Tensor, size: int = ARCFACE_SIZE_PX) -> Tensor:
+    """The pixels that :func:`align_faces` looks at.
+
+    Args:
+        keypoints: ``[N, 5, 2]`` px, finite, not all equal.
+        size: side of a crop, px.
+
+    Returns:
+        Upright boxes ``float64 [N, 2, 2]``: lowest and highest (x, y), pixel i reaching from i to i + 1. They may lie outside the frame.
+    """
+    inverse, _ = _crop_to_frame(keypoints.detach().double(), size)
+    corners = inverse.new_tensor([[x, y, 1] for x in (-0.5, size - 0.5) for y in (-0.5, size - 0.5)])
+    points = torch.einsum("nij,kj->nki", inverse, corners)
+    return torch.stack([points.amin(1), points.amax(1) + 1], 1)  # between pixels two are read
+
+
 def _crop_to_frame(keypoints: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Maps ``float64 [N, 2, 3]`` from px of the crop to px of the frame, and crop px a frame px ``[N]``.
 

@@ -148,7 +148,7 @@ def tiny_concat_id_identity() -> TrainConfig:
     At the paper's weight they change nothing at this size. Here the weight is twenty times that, every step has it, and it counts
     at high noise as well (gamma 0.5), where the person is decided. A face is to be like the real frame's and not like the
     photograph's, whose expression is another: at the photograph's, people get more alike and expressions worse
-    (`docs/ablations.md`). Decoding is what costs: one face a video is embedded, and without a second one there is no temporal loss.
+    (`docs/ablations.md`). Decoding is what costs: one face a video is decoded and embedded, and without a second one there is no temporal loss.
     """
     loss = IdentityLoss(weight=2.0, temporal_weight=0.0, gamma=0.5, target="video")
     config = tiny("tiny-concat-id-identity", replace(TINY_CONCAT_ID, identity_loss=loss), 960, learning_rate=8e-4)
@@ -158,6 +158,7 @@ def tiny_concat_id_identity() -> TrainConfig:
         micro_batch_size=16,
         identity_every=1,
         identity_frames=1,
+        identity_margin=0,
     )
 
 

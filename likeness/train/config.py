@@ -141,6 +141,7 @@ class TrainConfig:
         face_weight: how much more an error counts where a face is (1 as published).
         identity_every: steps between those with the method's identity losses.
         identity_window, identity_frames: latents of each video that they decode, and faces of a window that they embed, None for all.
+        identity_margin: latents about a face that are decoded with it; None decodes whole frames.
         checkpoint_every: steps between full states; keep_checkpoints: how many of the last stay.
         log_every: steps between lines of the log.
         seed: of order, noise and dropout.
@@ -165,6 +166,7 @@ class TrainConfig:
     identity_every: int = 1
     identity_window: int = 1
     identity_frames: int | None = None
+    identity_margin: int | None = None
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     log_every: int = 10

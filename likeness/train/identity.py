@@ -12,7 +12,7 @@ from likeness.backbones.base import Backbone
 from likeness.errors import UserError
 from likeness.faces.align import ARCFACE_SIZE_PX
 from likeness.faces.pack import FacePack
-from likeness.faces.torch_recogniser import TorchRecogniser, align_faces
+from likeness.faces.torch_recogniser import TorchRecogniser, align_faces, face_boxes
 from likeness.method import IdentityLoss
 from likeness.train.losses import identity_loss, temporal_identity_loss
 from likeness.train.objective import Batch
@@ -32,14 +32,25 @@ class IdentityObjective:
         weights: of the losses.
         window: latents to decode.
         max_frames: frames of a window whose faces are embedded, evenly spaced; None for all.
+        margin: latents on each side of the faces that are decoded along with them, at whose edge the decoder finds nothing where there
+            was the rest of the picture; None decodes whole frames. The videos of a batch are cut to one size.
     """
 
     def __init__(
-        self, recogniser: TorchRecogniser, weights: IdentityLoss, *, window: int = 1, max_frames: int | None = None
+        self,
+        recogniser: TorchRecogniser,
+        weights: IdentityLoss,
+        *,
+        window: int = 1,
+        max_frames: int | None = None,
+        margin: int | None = None,
     ) -> None:
         if window < 1 or (max_frames is not None and max_frames < 1):
             raise UserError(f"A window of {window} latents and max_frames {max_frames} were given; both are 1 or more.")
-        self.recogniser, self.weights, self.window, self.max_frames = recogniser, weights, window, max_frames
+        if margin is not None and margin < 0:
+            raise UserError(f"A margin of {margin} latents about faces was given; it is 0 or more, or null.")
+        self.recogniser, self.weights = recogniser, weights
+        self.window, self.max_frames, self.margin = window, max_frames, margin
 
     @classmethod
     def from_pack(
@@ -50,6 +61,7 @@ class IdentityObjective:
         device: torch.device | str = "cpu",
         window: int = 1,
         max_frames: int | None = None,
+        margin: int | None = None,
     ) -> IdentityObjective:
         """With the recogniser of a folder of face models.
 
@@ -69,7 +81,7 @@ class IdentityObjective:
                 f"align to {ARCFACE_SIZE_PX} x {ARCFACE_SIZE_PX}. Use an ArcFace network of that size."
             )
         module = TorchRecogniser.from_onnx(recogniser.model_file).to(device)
-        return cls(module, weights, window=window, max_frames=max_frames)
+        return cls(module, weights, window=window, max_frames=max_frames, margin=margin)
 
     def __call__(
         self,
@@ -127,12 +139,17 @@ class IdentityObjective:
         for start in sorted({start for start in starts if start is not None}):
             rows = torch.tensor([index for index, own in enumerate(starts) if own == start], device=z_t.device)
             begin, end = _frames(start, self.window, backbone.spec.temporal_stride)
-            pixels = backbone.decode_window(clean[rows], start, self.window)  # Eq. 7
             chosen = self._thinned(seen[rows, :, begin:end])
             points = keypoints[rows, :, begin:end]
+            shown = [clean[rows], batch.latents[rows]]
+            if self.margin is not None:
+                corners, size = _regions(points, chosen, z_t.shape[3:], stride, self.margin)
+                shown = [_cut(latents, corners, size) for latents in shown]
+                points = points - stride * corners.to(points)[:, None, None, None]
+            pixels = backbone.decode_window(shown[0], start, self.window)  # Eq. 7
             if of_video:
                 with torch.no_grad():  # by way of the decoder, which leaves less of a face than there was
-                    real = backbone.decode_window(batch.latents[rows], start, self.window)
+                    real = backbone.decode_window(shown[1], start, self.window)
                     targets = self._embedded(real, points, chosen)
             else:
                 assert references is not None  # checked above
@@ -202,6 +219,38 @@ class IdentityObjective:
 def _frames(start: int, length: int, stride: int) -> tuple[int, int]:
     """The frames of latents ``start .. start + length``: the first covers one frame, each other ``stride``."""
     return max(0, stride * (start - 1) + 1), stride * (start + length - 1) + 1
+
+
+def _regions(
+    keypoints: Tensor, seen: Tensor, extent: Sequence[int], stride: int, margin: int
+) -> tuple[Tensor, tuple[int, int]]:
+    """Where the faces that are looked at lie in each video's latents.
+
+    Args:
+        keypoints: ``[B, M, F, 5, 2]`` px; seen: ``bool [B, M, F]``, at least one a video.
+        extent: height and width of the latents; stride: px of one; margin: latents about the faces.
+
+    Returns:
+        The (x, y) of the region's first latent, ``int64 [B, 2]``, and the height and width that all regions have.
+    """
+    rows = seen.nonzero()[:, :1].expand(-1, 2)  # [faces, 2]
+    low, high = (face_boxes(keypoints[seen]) / stride).unbind(1)
+    limit = low.new_tensor([extent[1], extent[0]])
+    low = low.new_full((len(seen), 2), torch.inf).scatter_reduce(0, rows, low, "amin")
+    high = high.new_full((len(seen), 2), -torch.inf).scatter_reduce(0, rows, high, "amax")
+    low, high = low.floor().sub(margin).clamp_min(0), high.ceil().add(margin).clamp_min(1)
+    low, high = torch.minimum(low, limit - 1), torch.minimum(high, limit)
+    size = (high - low).amax(0)
+    width, height = size.long().tolist()
+    return torch.minimum(low, limit - size).long(), (height, width)
+
+
+def _cut(latents: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[B, C, T, H, W]`` -> ``[B, C, T, *size]`` from each video's corner (x, y)."""
+    height, width = size
+    return torch.stack(
+        [video[..., y : y + height, x : x + width] for video, (x, y) in zip(latents, corners.tolist(), strict=True)]
+    )
 
 
 def _valid(keypoints: Tensor, height: int, width: int) -> Tensor:

@@ -111,6 +111,7 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
             device=device,
             window=config.identity_window,
             max_frames=config.identity_frames,
+            margin=config.identity_margin,
         )
     return Parts(
         pipeline=pipeline,
