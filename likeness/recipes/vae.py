@@ -129,7 +129,7 @@ class _Batches:
         window = slice(start, start + self.frames)
         videos, keypoints = self.videos[which, window], self.keypoints[which, window]
         if crop is not None:
-            middles = keypoints.mean((1, 2)) + self.rng.uniform(-CROP / 8, CROP / 8, (count, 2))
+            middles = keypoints.mean((1, 2)) + self.rng.uniform(-crop / 8, crop / 8, (count, 2))
             corners = np.clip(np.round(middles - crop / 2), 0, videos.shape[2] - crop).astype(int)
             videos = np.stack([v[:, y : y + crop, x : x + crop] for v, (x, y) in zip(videos, corners, strict=True)])
             keypoints = keypoints - corners[:, None, None]

@@ -141,15 +141,14 @@ class IdentityObjective:
             begin, end = _frames(start, self.window, backbone.spec.temporal_stride)
             chosen = self._thinned(seen[rows, :, begin:end])
             points = keypoints[rows, :, begin:end]
-            shown = [clean[rows], batch.latents[rows]]
+            region = None
             if self.margin is not None:
-                corners, size = _regions(points, chosen, z_t.shape[3:], stride, self.margin)
-                shown = [_cut(latents, corners, size) for latents in shown]
-                points = points - stride * corners.to(points)[:, None, None, None]
-            pixels = backbone.decode_window(shown[0], start, self.window)  # Eq. 7
+                region = _region(points, chosen, z_t.shape[3:], stride, self.margin)
+                points = points - stride * points.new_tensor(region[0])[:, None, None, None]
+            pixels = backbone.decode_window(_cut(clean[rows], region), start, self.window)  # Eq. 7
             if of_video:
                 with torch.no_grad():  # by way of the decoder, which leaves less of a face than there was
-                    real = backbone.decode_window(shown[1], start, self.window)
+                    real = backbone.decode_window(_cut(batch.latents[rows], region), start, self.window)
                     targets = self._embedded(real, points, chosen)
             else:
                 assert references is not None  # checked above
@@ -221,17 +220,15 @@ def _frames(start: int, length: int, stride: int) -> tuple[int, int]:
     return max(0, stride * (start - 1) + 1), stride * (start + length - 1) + 1
 
 
-def _regions(
-    keypoints: Tensor, seen: Tensor, extent: Sequence[int], stride: int, margin: int
-) -> tuple[Tensor, tuple[int, int]]:
+_Region = tuple[list[list[int]], tuple[int, int]]  # (x, y) of each video's first latent, height and width of all
+
+
+def _region(keypoints: Tensor, seen: Tensor, extent: Sequence[int], stride: int, margin: int) -> _Region:
     """Where the faces that are looked at lie in each video's latents.
 
     Args:
         keypoints: ``[B, M, F, 5, 2]`` px; seen: ``bool [B, M, F]``, at least one a video.
         extent: height and width of the latents; stride: px of one; margin: latents about the faces.
-
-    Returns:
-        The (x, y) of the region's first latent, ``int64 [B, 2]``, and the height and width that all regions have.
     """
     rows = seen.nonzero()[:, :1].expand(-1, 2)  # [faces, 2]
     low, high = (face_boxes(keypoints[seen]) / stride).unbind(1)
@@ -241,15 +238,18 @@ def _regions(
     low, high = low.floor().sub(margin).clamp_min(0), high.ceil().add(margin).clamp_min(1)
     low, high = torch.minimum(low, limit - 1), torch.minimum(high, limit)
     size = (high - low).amax(0)
-    width, height = size.long().tolist()
-    return torch.minimum(low, limit - size).long(), (height, width)
+    # In one transfer: the device is waited for once.
+    *corners, (width, height) = torch.cat([torch.minimum(low, limit - size), size[None]]).long().tolist()
+    return corners, (height, width)
 
 
-def _cut(latents: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
-    """``[B, C, T, H, W]`` -> ``[B, C, T, *size]`` from each video's corner (x, y)."""
-    height, width = size
+def _cut(latents: Tensor, region: _Region | None) -> Tensor:
+    """``[B, C, T, H, W]`` -> each video's region of it; everything for None."""
+    if region is None:
+        return latents
+    corners, (height, width) = region
     return torch.stack(
-        [video[..., y : y + height, x : x + width] for video, (x, y) in zip(latents, corners.tolist(), strict=True)]
+        [video[..., y : y + height, x : x + width] for video, (x, y) in zip(latents, corners, strict=True)]
     )
 
 

@@ -141,11 +141,13 @@ class Objective(nn.Module):
         """
         method, z0 = self.method, batch.latents
         process = self.backbone.spec.process.for_video(self.backbone.spec.num_video_tokens(z0))
-        coins = torch.stack([torch.rand(2, generator=generator) for generator in generators]).to(z0.device)
+        coins = torch.stack([torch.rand(2, generator=generator) for generator in generators])
         text_dropped, reference_dropped = coins[:, 0] < method.text_dropout, coins[:, 1] < method.reference_dropout
+        shown = (~reference_dropped).nonzero().flatten().tolist()  # on the CPU still: nobody waits for the device
+        text_dropped, reference_dropped = text_dropped.to(z0.device), reference_dropped.to(z0.device)
         sigma = torch.cat([process.sample_sigma(1, generator) for generator in generators]).to(z0.device)
         noise = torch.stack([torch.randn(z0.shape[1:], generator=generator) for generator in generators]).to(z0)
-        references = [self._encoded(pixels, generators, reference_dropped) for pixels in batch.references]
+        references = [self._encoded(pixels, generators, shown) for pixels in batch.references]
         prompt_embeds = torch.where(
             text_dropped.view(-1, 1, 1), self.empty_embeds.to(batch.prompt_embeds), batch.prompt_embeds
         )
@@ -166,11 +168,10 @@ class Objective(nn.Module):
             losses |= {name: torch.tensor(value, device=z0.device) for name, value in figures.items()}
         return {"loss": loss, **losses}
 
-    def _encoded(self, pixels: Tensor, generators: Sequence[torch.Generator], dropped: Tensor) -> Tensor:
-        """Augment (ST-DRC Eq. 5), add noise (Concat-ID section 4.3), encode: ``[B, 3, 1, H, W]`` -> latents, zeros where dropped."""
+    def _encoded(self, pixels: Tensor, generators: Sequence[torch.Generator], shown: list[int]) -> Tensor:
+        """Augment (ST-DRC Eq. 5), add noise (Concat-ID section 4.3), encode: ``[B, 3, 1, H, W]`` -> latents, zeros but for samples ``shown``."""
         rows = []
-        kept = (~dropped).nonzero().flatten().tolist()
-        for index in kept:
+        for index in shown:
             row, generator = pixels[index : index + 1], generators[index]
             if self.method.augment is not None:
                 row = augment_reference(row, self.method.augment, generator)
@@ -180,7 +181,7 @@ class Objective(nn.Module):
         latents = pixels.new_zeros(len(pixels), *self.backbone.spec.latent_shape(*pixels.shape[2:]))
         if rows:
             with torch.no_grad():
-                latents[kept] = self.backbone.encode_reference(torch.cat(rows)).to(latents.dtype)
+                latents[shown] = self.backbone.encode_reference(torch.cat(rows)).to(latents.dtype)
         return latents
 
     def _predict(
