@@ -28,6 +28,7 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     from likeness.faces import faces_folder
+    from likeness.faces.pack import FacePack
     from likeness.faces.torch_recogniser import align_faces
     from likeness.generate.studio import quieten_libraries
     from likeness.method import IdentityLoss
@@ -59,8 +60,9 @@ def main() -> None:
     )
     pixels = torch.as_tensor(drawing.pixels).permute(0, 4, 1, 2, 3).float() / 127.5 - 1  # [B, 3, F, H, W]
     keypoints = torch.as_tensor(drawing.keypoints).permute(0, 2, 1, 3, 4).float()  # [B, 1, F, 5, 2]
+    pack = FacePack.load(faces_folder())
     identity, of_faces, of_video = (
-        IdentityObjective.from_pack(faces_folder(), loss, device=device, margin=margin)
+        IdentityObjective.from_pack(pack, loss, device=device, margin=margin)
         for loss, margin in (
             (IdentityLoss(), None),
             (IdentityLoss(), arguments.margin),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ class IdentityObjective:
     @classmethod
     def from_pack(
         cls,
-        folder: str | Path,
+        pack: FacePack,
         weights: IdentityLoss,
         *,
         device: torch.device | str = "cpu",
@@ -63,16 +62,16 @@ class IdentityObjective:
         max_frames: int | None = None,
         margin: int | None = None,
     ) -> IdentityObjective:
-        """With the recogniser of a folder of face models.
+        """With the recogniser of some face models.
 
         Raises:
-            CheckpointError: for a folder that cannot be read, or a recogniser of unknown operations.
-            UserError: for a folder without a recogniser, or one that takes crops of another size.
+            CheckpointError: for a recogniser of unknown operations.
+            UserError: for face models without a recogniser, or with one that takes crops of another size.
         """
-        recogniser = FacePack.load(folder).recognizer
+        recogniser = pack.recognizer
         if recogniser is None:
             raise UserError(
-                f"The face models in {folder} have no recogniser, which identity losses need. Name a folder with one "
+                f"The face models in {pack.folder} have no recogniser, which identity losses need. Name a folder with one "
                 "(ArcFace, ONNX), or train with method.identity_loss = null."
             )
         if tuple(recogniser.input_size) != (ARCFACE_SIZE_PX, ARCFACE_SIZE_PX):

@@ -104,9 +104,9 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
         flipped_kinds=method.flipped_kinds,
     )
     auxiliary = None
-    if method.identity_loss is not None:
+    if method.identity_loss is not None and faces is not None:
         auxiliary = IdentityObjective.from_pack(
-            faces_folder(config.faces),
+            faces,
             method.identity_loss,
             device=device,
             window=config.identity_window,

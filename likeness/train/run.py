@@ -193,10 +193,10 @@ _FREE = ("previews", "micro_batch_size", "gradient_checkpointing", "compile", "a
 
 
 def _claim(output: Path, config: TrainConfig) -> None:
-    """Write the configuration into the folder, or compare it with the one that is there."""
+    """Write the configuration into the folder, or compare it with the one under which weights that are there were trained."""
     file = output / "config.json"
     values = json.loads(json.dumps(config.to_dict()))
-    if file.exists():
+    if file.exists() and (checkpoint.latest(output) is not None or (output / "model").exists()):
         before = json.loads(file.read_text(encoding="utf-8"))
         changed = [key for key in values if key not in _FREE and before.get(key) != values[key]]
         if changed:
@@ -204,7 +204,7 @@ def _claim(output: Path, config: TrainConfig) -> None:
                 f"{output} holds a run of another configuration: {', '.join(changed)} differ. Give the same settings to go "
                 "on with it, or another output folder."
             )
-    elif output.exists() and any(output.iterdir()):
+    elif output.exists() and any(output.iterdir()) and not file.exists():
         raise UserError(f"{output} is not empty and holds no run; give a new folder.")
     try:
         output.mkdir(parents=True, exist_ok=True)

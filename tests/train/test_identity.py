@@ -11,6 +11,7 @@ import likeness
 from likeness.backbones.load import load_backbone
 from likeness.errors import UserError
 from likeness.faces.align import arcface_template
+from likeness.faces.pack import FacePack
 from likeness.faces.torch_recogniser import TorchRecogniser, align_faces
 from likeness.method import IdentityLoss
 from likeness.train.identity import IdentityObjective
@@ -228,7 +229,7 @@ def test_windows_must_fit(random_wan_backbone, recogniser) -> None:
 
 
 def test_a_pack_gives_its_recogniser() -> None:
-    objective = IdentityObjective.from_pack(FACES, WEIGHTS, window=2)
+    objective = IdentityObjective.from_pack(FacePack.load(FACES), WEIGHTS, window=2)
     assert objective.window == 2 and not list(objective.recogniser.parameters())
 
 

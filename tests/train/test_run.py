@@ -206,6 +206,20 @@ def test_a_folder_of_another_run_is_left_alone(undisturbed, model, tmp_path) -> 
         made_up_run.start(run.Trainer, tmp_path, model)
 
 
+def test_a_run_that_never_came_to_a_checkpoint_does_not_keep_its_folder(model, tmp_path, monkeypatch) -> None:
+    """Otherwise a misspelt name of the data would cost the folder."""
+
+    def missing(*_):
+        raise UserError("pairs.json is missing.")
+
+    with monkeypatch.context() as broken, pytest.raises(UserError, match="missing"):
+        broken.setattr(run, "open_parts", missing)
+        run.Trainer(made_up_run.config_of(model, "seed=1"), tmp_path / "run").run()
+    made = run.Trainer(made_up_run.config_of(model, "steps=2"), tmp_path / "run").run()
+    for written in (made / "training.json", tmp_path / "run" / "config.json"):
+        assert json.loads(written.read_text())["seed"] == 0
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(model, tmp_path, monkeypatch) -> None:
     folder = tmp_path / "run"
     real, calls = torch.save, []
