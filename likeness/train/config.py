@@ -105,6 +105,23 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogitNormal:
+    """Noise levels to train at in place of those that the model was published with: ``sigma = sigmoid(mean + std * N(0, 1))``.
+
+    Attributes:
+        mean: of the logits; 0 centres on a level of 0.5, higher is noisier.
+        std: of the logits, greater than 0; 1 puts two thirds of the samples in 0.27..0.73.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise UserError(f"A std of {self.std} was given for the noise levels' logits; it must be greater than 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Previews:
     """Videos made during training, with the weights that would be kept.
 
@@ -138,6 +155,7 @@ class TrainConfig:
         compile: compiles the transformer's blocks.
         attention_backend: of diffusers, by name; None for its default.
         faces: folder of face models, for identity losses and face weights; None for the default one.
+        noise_levels: the levels to train at; None for those of the model's noise process, as published.
         face_weight: how much more an error counts where a face is (1 as published).
         identity_every: steps between those with the method's identity losses.
         identity_window, identity_frames: latents of each video that they decode, and faces of a window that they embed, None for all.
@@ -162,6 +180,7 @@ class TrainConfig:
     compile: bool = False
     attention_backend: str | None = None
     faces: str | None = None
+    noise_levels: LogitNormal | None = None
     face_weight: float = 1.0
     identity_every: int = 1
     identity_window: int = 1

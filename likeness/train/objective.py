@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from likeness.backbones.base import Backbone
 from likeness.conditioning.augment import augment_reference, reference_noise
 from likeness.conditioning.sequence import drop, join
+from likeness.diffusion.base import NoiseProcess
 from likeness.method import Method
+from likeness.train.config import LogitNormal
 
 _FACE_MARGIN = 0.35  # of the distance from eyes to mouth, around them
 
@@ -102,6 +104,7 @@ class Objective(nn.Module):
         method: dropout, noise and placement.
         empty_embeds: embeddings ``[1, L, D]`` of the empty prompt, which stand for dropped text.
         auxiliary: losses on the clean estimate, or None.
+        noise_levels: to train at; None for those of the backbone's process.
         face_weight: how much more an error counts where a face is; needs the batch's keypoints unless it is 1.
         even_calls: the number of transformer runs that all processes agree on, from this one's; given where parameters
             are sharded and each run is a collective operation.
@@ -114,6 +117,7 @@ class Objective(nn.Module):
         empty_embeds: Tensor,
         *,
         auxiliary: Auxiliary | None = None,
+        noise_levels: LogitNormal | None = None,
         face_weight: float = 1.0,
         even_calls: Callable[[int], int] | None = None,
     ) -> None:
@@ -124,7 +128,8 @@ class Objective(nn.Module):
             self.transformer, "_no_split_modules", None
         )  # FSDP's wrapping policy asks for it
         self.backbone, self.method, self.auxiliary = backbone, method, auxiliary
-        self.empty_embeds, self.face_weight, self.even_calls = empty_embeds, face_weight, even_calls
+        self.empty_embeds, self.even_calls = empty_embeds, even_calls
+        self.noise_levels, self.face_weight = noise_levels, face_weight
 
     def forward(
         self, batch: Batch, generators: Sequence[torch.Generator], with_auxiliary: bool = True
@@ -145,7 +150,7 @@ class Objective(nn.Module):
         text_dropped, reference_dropped = coins[:, 0] < method.text_dropout, coins[:, 1] < method.reference_dropout
         shown = (~reference_dropped).nonzero().flatten().tolist()  # on the CPU still: nobody waits for the device
         text_dropped, reference_dropped = text_dropped.to(z0.device), reference_dropped.to(z0.device)
-        sigma = torch.cat([process.sample_sigma(1, generator) for generator in generators]).to(z0.device)
+        sigma = torch.cat([self._noise_level(process, generator) for generator in generators]).to(z0.device)
         noise = torch.stack([torch.randn(z0.shape[1:], generator=generator) for generator in generators]).to(z0)
         references = [self._encoded(pixels, generators, shown) for pixels in batch.references]
         prompt_embeds = torch.where(
@@ -167,6 +172,13 @@ class Objective(nn.Module):
             loss = loss + extra
             losses |= {name: torch.tensor(value, device=z0.device) for name, value in figures.items()}
         return {"loss": loss, **losses}
+
+    def _noise_level(self, process: NoiseProcess, generator: torch.Generator) -> Tensor:
+        """``float32 [1]``"""
+        levels = self.noise_levels
+        if levels is None:
+            return process.sample_sigma(1, generator)
+        return torch.sigmoid(levels.mean + levels.std * torch.randn(1, generator=generator))
 
     def _encoded(self, pixels: Tensor, generators: Sequence[torch.Generator], shown: list[int]) -> Tensor:
         """Augment (ST-DRC Eq. 5), add noise (Concat-ID section 4.3), encode: ``[B, 3, 1, H, W]`` -> latents, zeros but for samples ``shown``."""

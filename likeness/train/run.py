@@ -85,6 +85,7 @@ class Trainer:
                 config.method,
                 parts.empty_embeds,
                 auxiliary=parts.auxiliary,
+                noise_levels=config.noise_levels,
                 face_weight=config.face_weight,
                 even_calls=_agreed_maximum if accelerator.distributed_type in _SHARDED else None,
             )

@@ -65,6 +65,7 @@ def test_values_are_set_by_their_path() -> None:
         (f"steps={'[' * 100_000}", "it is a int"),
         ("optimization.decay=never", "decay"),
         ("optimization.learning_rate=-1", "greater than 0"),
+        ('noise_levels={"std": 0}', "greater than 0"),
         ("optimization.ema_decay=1", "between 0 and 1"),
         ("data.pairs=3", "it is a list"),
         ("optimization.betas=[0.9]", "2 entries"),

@@ -9,6 +9,7 @@ import torch
 
 from likeness.conditioning.sequence import Sequence
 from likeness.method import CONCAT_ID, ST_DRC
+from likeness.train.config import LogitNormal
 from likeness.train.objective import Batch, Objective, face_weights, sample_generators, weighted_mean
 
 
@@ -49,6 +50,16 @@ def _batch(backbone, size: int = 64) -> Batch:
 def _loss(backbone, method, batch: Batch, seed: int = 0, step: int = 0, **settings) -> dict[str, torch.Tensor]:
     objective = Objective(backbone, method, EMPTY, **settings)
     return objective(batch, sample_generators(seed, step, 0, len(batch.latents)))
+
+
+def test_noise_levels_are_those_asked_for(spy) -> None:
+    batch = _batch(spy, 400)
+    _loss(spy, CONCAT_ID, batch)
+    _loss(spy, CONCAT_ID, batch, noise_levels=LogitNormal(mean=-1.0, std=0.5))
+    own, asked = spy.sigmas
+    logits = torch.logit(asked)
+    assert abs(logits.mean() + 1.0) < 0.1 and abs(logits.std() - 0.5) < 0.06
+    assert own.mean() > asked.mean() + 0.2  # shifted towards noise, as Wan is
 
 
 def test_text_and_reference_are_dropped_independently(spy) -> None:
