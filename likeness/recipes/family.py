@@ -8,7 +8,7 @@
 
 Pairs are drawn, a store is filled, and every run goes through `likeness.train`. What is there already is kept, so runs are shared between
 the models and a command that was stopped goes on. The last run's `model/` is the model. `--start` goes on from a model that is
-there, in place of the first runs; `--export` writes the model as it ships.
+there, in place of the first runs; `--export` writes the model as it ships. `RUNS/MODEL.png` has the curves of all its runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of
 from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import recipe
 from likeness.train.config import TrainConfig
+from likeness.train.curves import draw_curves
 from likeness.train.result import CONFIG_FILE
 
 # Runs of a model that a trained start stands for: text to video, and for two people one person's stage I as well.
@@ -152,7 +153,9 @@ def main() -> None:
     ):
         print(f"training {run}: {config.steps} steps", flush=True)
         launch(config, arguments.output / run, processes=arguments.processes, compiled=arguments.compile)
-    made = arguments.output / MODELS[arguments.model][-1].run / "model"
+    runs = [arguments.output / step.run for step in MODELS[arguments.model]]
+    draw_curves(runs, arguments.output / f"{arguments.model}.png")
+    made = runs[-1] / "model"
     print(made if arguments.export is None else export(made, arguments.export, arguments.export_base))
 
 

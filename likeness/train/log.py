@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-_LOG, _SPEED = "log.jsonl", "speed.jsonl"
+LOG_FILE, _SPEED = "log.jsonl", "speed.jsonl"
 
 
 class Log:
@@ -33,7 +33,7 @@ class Log:
         self.sums = dict(sums)
         if not self._is_main:
             return
-        for name in (_LOG, _SPEED):
+        for name in (LOG_FILE, _SPEED):
             file = self._folder / name
             lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.exists() else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
@@ -64,7 +64,7 @@ class Log:
         self.sums, self._updates, self._seconds, self._waited = {}, 0, 0.0, 0.0
         if not self._is_main:
             return
-        for name, values in ((_LOG, means), (_SPEED, speed)):
+        for name, values in ((LOG_FILE, means), (_SPEED, speed)):
             rounded = {key: float(f"{value:.6g}") for key, value in values.items()}
             with (self._folder / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **rounded}) + "\n")

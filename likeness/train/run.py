@@ -22,6 +22,7 @@ from likeness.threads import stop_signals
 from likeness.train import checkpoint, zero
 from likeness.train.average import ParameterAverage
 from likeness.train.config import TrainConfig
+from likeness.train.curves import CURVES_FILE, draw_curves
 from likeness.train.log import Log
 from likeness.train.objective import Objective, sample_generators
 from likeness.train.optimiser import optimizers_of
@@ -43,7 +44,7 @@ class Trainer:
     """A run in a folder.
 
     The folder holds ``config.json``, ``log.jsonl`` (figures that depend on nothing but the configuration), ``speed.jsonl``
-    (seconds and memory), ``tensorboard/``, ``checkpoints/``, ``previews/`` and, in the end, ``model/``.
+    (seconds and memory), both in ``tensorboard/`` too, ``curves.png``, ``checkpoints/``, ``previews/`` and, in the end, ``model/``.
 
     Attributes:
         config: of the run.
@@ -153,6 +154,8 @@ class Trainer:
                 stop = _any_process(accelerator, bool(asked))
                 if step % config.checkpoint_every == 0 or step == config.steps or stop:
                     self._save(updates, log, step)
+                    if accelerator.is_main_process:
+                        draw_curves([self.output], self.output / CURVES_FILE)
                 if previewer.is_due(step):
                     with ExitStack() as swap:
                         if average is not None:

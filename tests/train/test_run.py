@@ -87,6 +87,7 @@ def test_a_run_leaves_weights_log_and_a_model_that_generates(undisturbed, model)
     written = [*undisturbed.glob("checkpoints/*/*.safetensors"), *undisturbed.glob("model/transformer/*.safetensors")]
     assert {path.stat().st_mode for path in written} == {(undisturbed / "log.jsonl").stat().st_mode}
     assert json.loads((undisturbed / "model" / "training.json").read_text())["steps"] == STEPS
+    assert (undisturbed / "curves.png").exists()
 
 
 def test_killed_three_times_a_run_ends_in_the_same_bits_and_the_same_log(undisturbed, model, tmp_path) -> None:
