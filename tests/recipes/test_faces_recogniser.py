@@ -76,15 +76,15 @@ def test_verify_pairs_photographs_with_videos_of_the_same_person():
     base = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0][:30]
     frames = np.repeat(people, 3)
     result = verify(base[::-1], people[::-1], base[frames], frames)
-    assert result.auc.value == 1 and result.rank1_of_100.value == 1
-    assert result.same.value == pytest.approx(1) and abs(result.others.value) < 1e-6
+    assert result.auc.mean == 1 and result.rank1_of_100.mean == 1
+    assert result.same.mean == pytest.approx(1) and abs(result.others.mean) < 1e-6
     shuffled = verify(base, np.roll(people, 1), base[frames], frames)
-    assert shuffled.same.value < 0.1
+    assert shuffled.same.mean < 0.1
 
 
 def test_intervals_hold_their_mean():
     interval = mean_interval(np.random.default_rng(0).normal(3, 1, 400))
-    assert interval.low < interval.value < interval.high
+    assert interval.low < interval.mean < interval.high
     assert interval.high - interval.low == pytest.approx(4 * 1 / 20, rel=0.15)
 
 

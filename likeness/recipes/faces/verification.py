@@ -7,17 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure with its 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+from likeness.evaluate.statistics import Interval
+from likeness.evaluate.statistics import bootstrap as bootstrap_of_means
 
 
 @dataclass(frozen=True)
@@ -83,12 +74,12 @@ def bootstrap(statistic, num_people: int, *, rounds: int = 200, seed: int = 0) -
         for _ in range(rounds)
     ]
     low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(statistic(np.ones(num_people))), float(low), float(high))
+    return Interval(float(statistic(np.ones(num_people))), float(low), float(high), num_people, num_people)
 
 
 def mean_interval(values: np.ndarray) -> Interval:
     """Mean of one value a person, with its interval."""
-    return bootstrap(lambda weights: float(np.average(values, weights=weights)), len(values), rounds=1000)
+    return bootstrap_of_means(values, [str(person) for person in range(len(values))])
 
 
 def verify(photos: np.ndarray, photo_person: np.ndarray, frames: np.ndarray, frame_person: np.ndarray) -> Verification:
