@@ -45,12 +45,12 @@ def denoised_from(
         start: the first step of the sampler that is taken; the latents are noised to the level where it starts. 0 is from noise alone.
         settings: of the pipeline's call.
     """
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(start))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))  # the same whatever the start
     process = pipeline.backbone.spec.process
     sigma = process.sampler(int(pipeline.config.default_num_inference_steps)).sigmas[start]
 
     def begin(_: LikenessPipeline, step: int, __: float, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The sampler's first steps go on from noise and are replaced by the clip."""
+        """What the steps before made of noise gives way to the clip."""
         return {"latents": process.add_noise(clean, noise, sigma.item())} if step == start - 1 else values
 
     output = pipeline(
