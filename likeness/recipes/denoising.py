@@ -20,7 +20,7 @@ from torch import Tensor
 from likeness.faces import load_faces
 from likeness.media import atomic_write
 from likeness.pipeline import LikenessPipeline
-from likeness.recipes.measure import identity, subjects_of
+from likeness.recipes.measure import identity, reconstruction, subjects_of
 from likeness.world import VALIDATION_PEOPLE, caption_of, clip_of, draw
 
 _FIRST = VALIDATION_PEOPLE.start + 23_000  # apart from those of the cards
@@ -88,8 +88,6 @@ def main() -> None:
     with torch.no_grad():
         pixels = torch.from_numpy(real).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
         clean = torch.cat([backbone.encode_video(part) for part in pixels.split(_BATCH)])
-        decoded = torch.cat([backbone.decode(part) for part in clean.split(_BATCH)]).permute(0, 2, 3, 4, 1)
-    kept = ((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
 
     def similarity(videos: np.ndarray) -> object:
         return identity(list(videos), owners, gallery, faces)["similarity to the own photograph"]
@@ -105,7 +103,8 @@ def main() -> None:
             for part in (slice(first, first + _BATCH) for first in range(0, len(people), _BATCH))
         ]  # fmt: skip
         figures[f"from noise level {levels[start]:.2f}"] = similarity(np.concatenate(made))
-    figures["from noise level 0, the VAE alone"] = similarity(kept)
+    _, decoded = reconstruction(pipeline, real)
+    figures["from noise level 0, the VAE alone"] = similarity(decoded)
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.output:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from likeness.evaluate.statistics import bootstrap
 from likeness.faces import FaceTools, load_faces
 from likeness.pipeline import LikenessPipeline
+from likeness.recipes.faces.verification import mean_interval
 from likeness.world import CLOTHES, EXPRESSIONS, PLACES, TURNS, VALIDATION_PEOPLE, clip_of, draw, prompt_for
 from likeness.world.clip import Clip
 from likeness.world.folder import draw_photograph
@@ -81,7 +81,7 @@ def embed_video(frames: np.ndarray, faces: FaceTools) -> tuple[np.ndarray, int]:
 
 def interval(values: np.ndarray) -> list[float]:
     """Mean of per-person values [N] with its 95 % bootstrap interval, as `likeness evaluate` has it."""
-    found = bootstrap(values, [str(person) for person in range(len(values))])
+    found = mean_interval(values)
     return [round(found.mean if value is None else value, 4) for value in (found.mean, found.low, found.high)]
 
 

@@ -77,9 +77,18 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
     backbone = pipeline.backbone_at(fps)
     backbone.spec.check_size(*size)
 
-    faces = None
+    faces = auxiliary = None
     if method.identity_loss is not None or config.face_weight != 1.0:
         faces = FacePack.load(faces_folder(config.faces), threads=1)  # the loader's threads share the work
+        if method.identity_loss is not None:
+            auxiliary = IdentityObjective.from_pack(
+                faces,
+                method.identity_loss,
+                device=device,
+                window=config.identity_window,
+                max_frames=config.identity_frames,
+                margin=config.identity_margin,
+            )
     store = None if config.data.store is None else Store.open(Path(config.data.store), backbone)
     # With a store the text encoder is hardly needed: a large one would take memory that the transformer wants.
     pipeline.to(device) if store is None else components.vae.to(device)
@@ -103,16 +112,6 @@ def open_parts(config: TrainConfig, accelerator: Accelerator) -> Parts:
         embed_references=method.identity_loss is not None and method.identity_loss.target == "reference",
         flipped_kinds=method.flipped_kinds,
     )
-    auxiliary = None
-    if method.identity_loss is not None and faces is not None:
-        auxiliary = IdentityObjective.from_pack(
-            faces,
-            method.identity_loss,
-            device=device,
-            window=config.identity_window,
-            max_frames=config.identity_frames,
-            margin=config.identity_margin,
-        )
     return Parts(
         pipeline=pipeline,
         backbone=backbone,
