@@ -2,13 +2,13 @@
 
 | MODEL | its runs, each from the one before |
 |---|---|
-| `concat-id` | text to video; stage I, pre-training pairs; stage II, cross-video pairs; stage III, trade-off pairs |
-| `st-drc` | text to video; ST-DRC on pre-training pairs, then on cross-video pairs |
-| `two` | text to video; stage I of one person; stages I and II of two as LoRAs (Concat-ID, appendix B.1) |
+| `concat-id` | text to video; stage I, pre-training pairs; stage II, cross-video pairs; stage III, trade-off pairs; two stages of our own for faces |
+| `st-drc` | those of `concat-id`; ST-DRC on pre-training pairs |
+| `two` | those of `concat-id`; stages I and II of two people as LoRAs (Concat-ID, appendix B.1) |
 
 Pairs are drawn, a store is filled, and every run goes through `likeness.train`. What is there already is kept, so runs are shared between
-the models and a command that was stopped goes on. The last run's `model/` is the model. `--start` goes on from a model that is
-there, in place of the first runs; `--export` writes the model as it ships. `RUNS/MODEL.png` has the curves of all its runs.
+the models and a command that was stopped goes on. The last run's `model/` is the model. `--start MODEL --after RUN` takes a model that is there for
+what that run left; `--export` writes the model as it ships. `RUNS/MODEL.png` has the curves of all its runs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.backbones.load import BASE_KEY, LORA_FILE, METHOD_FILE, folders_of
+from likeness.errors import UserError
 from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import recipe
 from likeness.train.config import TrainConfig
 from likeness.train.curves import draw_curves
 from likeness.train.result import CONFIG_FILE
-
-# Runs of a model that a trained start stands for: text to video, and for two people one person's stage I as well.
-_STARTED = {"concat-id": 1, "st-drc": 1, "two": 2}
 
 
 @dataclass(frozen=True)
@@ -44,27 +42,47 @@ class Step:
     two: bool = False
 
 
-_BASE = Step("base", "tiny-base", "pretraining")
-_STAGE1 = Step("stage1", "tiny-concat-id-stage1", "pretraining")
+_CONCAT_ID = (
+    Step("base", "tiny-base", "pretraining"),
+    Step("stage1", "tiny-concat-id-stage1", "pretraining"),
+    Step("stage2", "tiny-concat-id-stage2", "cross"),
+    Step("stage3", "tiny-concat-id-stage3", "tradeoff"),
+    Step("faces", "tiny-concat-id-faces", "photographs"),
+    Step("identity", "tiny-concat-id-identity", "photographs"),
+)
 MODELS: dict[str, tuple[Step, ...]] = {
-    "concat-id": (
-        _BASE,
-        _STAGE1,
-        Step("stage2", "tiny-concat-id-stage2", "cross"),
-        Step("stage3", "tiny-concat-id-stage3", "tradeoff"),
-    ),
-    "st-drc": (_BASE, Step("st-drc1", "tiny-st-drc", "pretraining"), Step("st-drc2", "tiny-st-drc", "cross")),
+    "concat-id": _CONCAT_ID,
+    "st-drc": (*_CONCAT_ID, Step("st-drc", "tiny-st-drc", "pretraining")),
     "two": (
-        _BASE,
-        _STAGE1,
+        *_CONCAT_ID,
         Step("two1", "tiny-two", "pretraining", two=True),
         Step("two2", "tiny-two", "cross", two=True),
     ),
 }
 
 
+def steps_of(model: str, after: str | None = None) -> tuple[Step, ...]:
+    """The runs of a model, or those after one of them.
+
+    Raises:
+        UserError: where the model has no run ``after``, or nothing after it.
+    """
+    steps = MODELS[model]
+    if after is None:
+        return steps
+    names = [step.run for step in steps]
+    if after not in names[:-1]:
+        raise UserError(f"{model} has no run after {after!r}. Choose one of {', '.join(names[:-1])}.")
+    return steps[names.index(after) + 1 :]
+
+
 def configs_of(
-    model: str, runs: Path, material: Material, scale: float, seed: int, start: str | None = None
+    model: str,
+    runs: Path,
+    material: Material,
+    scale: float,
+    seed: int,
+    start: tuple[str, str] | None = None,
 ) -> list[tuple[str, TrainConfig]]:
     """Name and configuration of each run of a model, in their order.
 
@@ -74,11 +92,11 @@ def configs_of(
         material: see there.
         scale: times the steps of the recipes.
         seed: of order, noise and dropout.
-        start: name or folder of a trained model, in place of the first runs.
+        start: name or folder of a trained model, and the run that it stands for with all before.
     """
     found: list[tuple[str, TrainConfig]] = []
-    before = str(material.base) if start is None else start
-    for step in MODELS[model][0 if start is None else _STARTED[model] :]:
+    before, after = (str(material.base), None) if start is None else start
+    for step in steps_of(model, after):
         config = recipe(step.recipe)
         folder = material.pairs_two if step.two else material.pairs
         config = replace(
@@ -137,23 +155,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", choices=tuple(MODELS))
     add_options(parser)
+    parser.add_argument("--after", help="run that --start stands for, with all before it")
     parser.add_argument("--pairs-two", type=Path, help="pairs of two people a clip; in the runs' by default")
     parser.add_argument("--export", type=Path, help="folder that gets the model as it ships")
     parser.add_argument("--export-base", help="known model that has its other parts; a whole model by default")
     parser.add_argument("--people", type=int, default=6000, help="to draw")
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of the recipes")
     arguments = parser.parse_args()
+    if (arguments.start is None) != (arguments.after is None):
+        parser.error("--start and --after go together: a model, and the run that it stands for")
+    start = None if arguments.start is None else (arguments.start, arguments.after)
+    try:
+        wanted = steps_of(arguments.model, arguments.after)
+    except UserError as error:
+        parser.error(str(error))
     material = Material.chosen(arguments)
     prepare(
         material, people=arguments.people, processes=arguments.processes, seed=arguments.seed,
         together=arguments.model == "two",
     )  # fmt: skip
-    for run, config in configs_of(
-        arguments.model, arguments.output, material, arguments.scale, arguments.seed, arguments.start
-    ):
+    configs = configs_of(arguments.model, arguments.output, material, arguments.scale, arguments.seed, start)
+    for run, config in configs:
         print(f"training {run}: {config.steps} steps", flush=True)
         launch(config, arguments.output / run, processes=arguments.processes, compiled=arguments.compile)
-    runs = [arguments.output / step.run for step in MODELS[arguments.model]]
+    runs = [arguments.output / step.run for step in wanted]
     draw_curves(runs, arguments.output / f"{arguments.model}.png")
     made = runs[-1] / "model"
     print(made if arguments.export is None else export(made, arguments.export, arguments.export_base))

@@ -1,13 +1,14 @@
-"""Training pairs of drawn people, as curation would leave them: clips, reference faces, and the papers' three kinds of pairs.
+"""Training pairs of drawn people, as curation would leave them: clips, reference faces, the papers' three kinds of pairs, photographs.
 
 `python -m likeness.recipes.pairs --output PAIRS --people 7000` draws three clips and two photographs of each person and writes
 
     clips/000012_0.mp4              a clip                       clips/000012_0.safetensors    where its faces are: keypoints [M, F, 5, 2]
     faces/000012_0_2.png            a reference canvas from a frame of that clip (background blanked, as at inference)
-    faces/000012_p1_0.png           a reference canvas from a photograph
+    faces/000012_p1.png             a reference canvas from a photograph
     pretraining.json                each clip with faces of its own (Concat-ID section 4.2, stage I)
     cross.json                      each clip with a face of another clip or photograph, 0.7 <= cos < 0.9, at random (stage II)
     tradeoff.json                   ... with the least similar one of 0.9 <= cos < 0.99 (stage III)
+    photographs.json                each clip with photographs of its people, as large and as sharp as what a user gives
 
 in Concat-ID's JSON format with `faces_path` beside. `--together 2` draws people in pairs. A shard of people is written whole or not
 at all; a second call draws only what is missing.
@@ -35,6 +36,7 @@ from likeness.recipes.pool import PHOTO_SIZE, reference_of
 from likeness.types import Video
 from likeness.world import FPS, TRAINING_PEOPLE, caption_of, clip_of, draw, photo_of
 
+KINDS = ("pretraining", "cross", "tradeoff", "photographs")
 GROUPS_PER_SHARD, CLIPS, PHOTOS, FACES = 50, 3, 2, 3
 CROSS, TRADEOFF = (0.7, 0.9), (0.9, 0.99)  # bands of cosine, the second's ends not included (Concat-ID section 4.2)
 _CRF = 8  # the clips are small, and the model should not learn the codec
@@ -84,7 +86,7 @@ def draw_shard(groups: list[tuple[int, ...]], output: Path, pack: FacePack) -> d
         elsewhere[person].append(face)
         return face
 
-    rows: dict[str, list[dict[str, Any]]] = {"pretraining": [], "cross": [], "tradeoff": []}
+    rows: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for index, (group, number) in enumerate(scenes):
         name = "_".join(f"{person:06d}" for person in group) + f"_{number}"
         write_video(output / f"clips/{name}.mp4", Video(film.pixels[index], FPS), crf=_CRF)
@@ -107,7 +109,7 @@ def draw_shard(groups: list[tuple[int, ...]], output: Path, pack: FacePack) -> d
     for index, (person, number) in enumerate((p, i) for p in people for i in range(PHOTOS)):
         picture, labels = studio.pixels[index, 0], studio.labels[index, 0]
         add(
-            f"faces/{person:06d}_p{number}.png",
+            _photograph(person, number),
             person,
             f"photo {number}",
             picture,
@@ -121,6 +123,10 @@ def draw_shard(groups: list[tuple[int, ...]], output: Path, pack: FacePack) -> d
         rows["pretraining"] += [
             {**row, "image_path": "@@".join(of_person[face].path for of_person in own)} for face in range(FACES)
         ]
+        rows["photographs"] += [
+            {**row, "image_path": "@@".join(_photograph(person, number) for person in group)}
+            for number in range(PHOTOS)
+        ]
         chosen = [_choose_for(of_person[0], elsewhere[of_person[0].person], rng) for of_person in own]
         for kind, pick in (("cross", 0), ("tradeoff", 1)):
             found = [of_person[pick] for of_person in chosen]
@@ -128,6 +134,10 @@ def draw_shard(groups: list[tuple[int, ...]], output: Path, pack: FacePack) -> d
             if len(paths) == len(found):
                 rows[kind].append({**row, "image_path": "@@".join(paths)})
     return rows
+
+
+def _photograph(person: int, number: int) -> str:
+    return f"faces/{person:06d}_p{number}.png"
 
 
 def _choose_for(own: _Face, candidates: list[_Face], rng: np.random.Generator) -> tuple[_Face | None, _Face | None]:
@@ -174,7 +184,7 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         for done, name in enumerate(pool.imap_unordered(_write, [(shard, arguments.output) for shard in shards]), 1):
             print(f"{done}/{len(shards)} {name}", flush=True)
-    lists: dict[str, list[dict[str, Any]]] = {"pretraining": [], "cross": [], "tradeoff": []}
+    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for shard in shards:
         path = arguments.output / "shards" / ("_".join(map(str, shard[0])) + ".json")
         for kind, rows in json.loads(path.read_text(encoding="utf-8")).items():

@@ -8,16 +8,33 @@ import subprocess
 import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
+from transformers import AutoTokenizer, UMT5EncoderModel
 
 from likeness.backbones.load import resolve_model
 from likeness.backbones.wan import ConcatWanTransformer3DModel
 from likeness.pipeline import LikenessPipeline
 from likeness.recipes.training import TINY_CONCAT_ID
-from likeness.recipes.transformer import TRANSFORMER
 from likeness.train.config import TrainConfig
+
+# Of the tiny family's transformers: Wan's class, 8 M parameters.
+TRANSFORMER: dict[str, Any] = {
+    "patch_size": (1, 2, 2),
+    "num_attention_heads": 4,
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 128,
+    "freq_dim": 128,
+    "ffn_dim": 768,
+    "num_layers": 8,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 64,
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Material:
         base: model folder with an untrained transformer.
         store: folder of ``likeness precompute``.
         vae: folder of ``likeness.recipes.vae`` that the untrained model gets; that of the known model if None.
+        text: folder of ``likeness.recipes.text_encoder``, likewise.
     """
 
     pairs: Path
@@ -36,6 +54,7 @@ class Material:
     base: Path
     store: Path
     vae: Path | None = None
+    text: Path | None = None
 
     @classmethod
     def below(cls, folder: Path) -> Material:
@@ -56,13 +75,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=Path, help="folder of likeness.recipes.pairs; in the runs' by default")
     parser.add_argument("--base", type=Path, help="untrained model; in the runs' by default")
     parser.add_argument("--vae", type=Path, help="VAE of the untrained model; the known tiny model's by default")
+    parser.add_argument(
+        "--text", type=Path, help="text encoder of the untrained model; the known tiny model's by default"
+    )
     parser.add_argument("--store", type=Path, help="folder of likeness precompute; in the runs' by default")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="faster; needs a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
 
 
-KINDS = ("pretraining", "cross", "tradeoff")
+_LISTS = ("pretraining", "cross", "tradeoff")  # photographs.json has the clips of the first
 
 
 def prepare(material: Material, *, people: int, processes: int, seed: int, together: bool = False) -> None:
@@ -83,11 +105,11 @@ def prepare(material: Material, *, people: int, processes: int, seed: int, toget
                 "--together", size, "--processes", processes,
             )  # fmt: skip
     if not (material.base / "model_index.json").exists():
-        untrained(material.base, seed, material.vae)
+        untrained(material, seed)
     for folder, _, size in drawn:
         done = material.store / f".complete-{size}"
         if not done.exists():
-            lists = [folder / f"{kind}.json" for kind in KINDS]
+            lists = [folder / f"{kind}.json" for kind in _LISTS]
             _run(
                 "likeness", "precompute", *lists, "--model", material.base, "--output", material.store, "--faces",
                 "--processes", processes,
@@ -107,15 +129,20 @@ def launch(config: TrainConfig, folder: Path, *, processes: int, compiled: bool)
     _run("likeness", "train", file, "--output", folder, "--processes", processes, *settings)
 
 
-def untrained(folder: Path, seed: int, vae: Path | None = None) -> Path:
-    """The tiny model's VAE (or another), text encoder and scheduler with a transformer of random weights, as a model folder."""
+def untrained(material: Material, seed: int) -> Path:
+    """A transformer of random weights with the tiny model's scheduler, VAE and text encoder, or other ones, as a model folder."""
     torch.manual_seed(seed)
     pipeline = LikenessPipeline.from_pretrained(resolve_model("tiny"), method=TINY_CONCAT_ID)
     pipeline.register_modules(transformer=ConcatWanTransformer3DModel(**TRANSFORMER))
-    if vae is not None:
-        pipeline.register_modules(vae=AutoencoderKLWan.from_pretrained(vae, torch_dtype=torch.float32))
-    pipeline.save_pretrained(folder)
-    return folder
+    if material.vae is not None:
+        pipeline.register_modules(vae=AutoencoderKLWan.from_pretrained(material.vae, torch_dtype=torch.float32))
+    if material.text is not None:
+        pipeline.register_modules(
+            text_encoder=UMT5EncoderModel.from_pretrained(material.text / "text_encoder", dtype=torch.float32),
+            tokenizer=AutoTokenizer.from_pretrained(material.text / "tokenizer"),
+        )
+    pipeline.save_pretrained(material.base)
+    return material.base
 
 
 def _run(module: str, *arguments: object) -> None:

@@ -63,6 +63,13 @@ def test_pairs_are_written_once_and_read_as_concat_id_has_them(together, tmp_pat
         for row in json.loads((tmp_path / f"{kind}.json").read_text()):
             stem = row["video_path"].removeprefix("clips/").removesuffix(".mp4")
             assert not any(path.startswith(f"faces/{stem}_") for path in row["image_path"].split("@@"))
+    photographs = json.loads((tmp_path / "photographs.json").read_text())
+    assert len(photographs) == num_clips * pairs.PHOTOS
+    for row in photographs:
+        people = row["video_path"].removeprefix("clips/").split("_")[:together]
+        references = row["image_path"].split("@@")
+        assert [path.rsplit("_", 1)[0] for path in references] == [f"faces/{person}" for person in people]
+        assert all("_p" in path and (tmp_path / path).is_file() for path in references)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("clips/*.mp4")}
     pairs.main()
     assert made == {path: path.stat().st_mtime_ns for path in tmp_path.glob("clips/*.mp4")}

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from likeness.backbones.known import MODELS as MODELS_BY_NAME
 from likeness.backbones.load import LORA_FILE, check_folder, folders_of, read_index
-from likeness.recipes import runs
-from likeness.recipes.family import MODELS, configs_of, export
+from likeness.errors import UserError
+from likeness.recipes import family, runs
+from likeness.recipes.family import MODELS, configs_of, export, steps_of
 from likeness.recipes.runs import Material
 from likeness.recipes.training import recipe
 
@@ -46,7 +47,7 @@ def test_material_is_made_once_and_people_are_drawn_once(tmp_path, monkeypatch) 
             (tmp_path / "store").mkdir(exist_ok=True)
 
     monkeypatch.setattr(runs.subprocess, "run", note)
-    monkeypatch.setattr(runs, "untrained", lambda folder, seed, vae: folder / "model_index.json")
+    monkeypatch.setattr(runs, "untrained", lambda material, seed: material.base)
     material = Material.below(tmp_path)
     runs.prepare(material, people=10, processes=1, seed=0, together=True)
     drawn = [command for command in commands if command[2] == "likeness.recipes.pairs"]
@@ -58,19 +59,23 @@ def test_material_is_made_once_and_people_are_drawn_once(tmp_path, monkeypatch) 
     assert len(commands) == count
 
 
-def test_an_untrained_model_may_have_a_vae_of_its_own(tmp_path) -> None:
+@pytest.mark.parametrize("part", ["vae", "text"])
+def test_an_untrained_model_may_have_parts_of_its_own(part, tmp_path) -> None:
     shipped = Path(MODELS_BY_NAME["tiny"].folder)
-    vae = Path(shutil.copytree(shipped / "vae", tmp_path / "vae"))
-    tensors = load_file(vae / "diffusion_pytorch_model.safetensors")
-    tensors["decoder.conv_in.bias"] = tensors["decoder.conv_in.bias"] + 1
-    save_file(tensors, vae / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    for name, given in (("own", vae), ("known", None)):
-        made = load_file(runs.untrained(tmp_path / name, 0, given) / "vae" / "diffusion_pytorch_model.safetensors")
-        moved = (
-            made["decoder.conv_in.bias"].float()
-            - load_file(shipped / "vae" / "diffusion_pytorch_model.safetensors")["decoder.conv_in.bias"].float()
-        )
-        assert bool((moved.abs() > 0.5).all()) == (given is not None)
+    path, name = {
+        "vae": ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.bias"),
+        "text": ("text_encoder/model.safetensors", "shared.weight"),
+    }[part]
+    for folder in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(shipped / folder, tmp_path / "parts" / folder)
+    tensors = load_file(tmp_path / "parts" / path)
+    tensors[name] = tensors[name] + 1
+    save_file(tensors, tmp_path / "parts" / path, metadata={"format": "pt"})
+    own = {"vae": tmp_path / "parts" / "vae"} if part == "vae" else {"text": tmp_path / "parts"}
+    for folder, parts in (("own", own), ("known", {})):
+        made = runs.untrained(replace(Material.below(tmp_path / folder), **parts), 0)
+        moved = load_file(made / path)[name].float() - load_file(shipped / path)[name].float()
+        assert bool((moved.abs() > 0.5).all()) == (folder == "own")
 
 
 def test_material_may_lie_elsewhere_in_parts() -> None:
@@ -92,10 +97,29 @@ def test_a_finished_run_is_not_launched(tmp_path, monkeypatch) -> None:
     assert len(commands) == 1
 
 
-@pytest.mark.parametrize(("model", "runs_left"), [("concat-id", 3), ("st-drc", 2), ("two", 2)])
-def test_a_trained_start_stands_for_the_first_runs(model, runs_left) -> None:
-    found = configs_of(model, Path("runs"), Material.below(Path("made")), scale=1.0, seed=0, start="tiny")
-    assert len(found) == runs_left and found[0][1].model == "tiny"
+@pytest.mark.parametrize(
+    ("model", "after", "left"), [("concat-id", "stage3", 2), ("st-drc", "identity", 1), ("two", "base", 7)]
+)
+def test_a_trained_start_stands_for_a_run_and_those_before(model, after, left) -> None:
+    material = Material.below(Path("made"))
+    found = configs_of(model, Path("runs"), material, scale=1.0, seed=0, start=("tiny", after))
+    assert len(found) == left and found[0][1].model == "tiny"
+
+
+@pytest.mark.parametrize("after", ["identity", "stage9"])
+def test_there_must_be_a_run_after_the_start(after) -> None:
+    with pytest.raises(UserError, match="Choose one of base, stage1, stage2, stage3, faces"):
+        steps_of("concat-id", after)
+
+
+@pytest.mark.parametrize(
+    "options", [["--start", "tiny"], ["--after", "base"], ["--start", "tiny", "--after", "stage9"]]
+)
+def test_a_start_says_what_it_stands_for(options, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["family", "concat-id", "--output", str(tmp_path / "runs"), *options])
+    with pytest.raises(SystemExit) as stop:
+        family.main()
+    assert stop.value.code == 2 and not (tmp_path / "runs").exists()
 
 
 def test_loras_on_loras_ship_as_one(tmp_path) -> None:

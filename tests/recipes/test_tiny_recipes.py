@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from likeness.recipes import card, measure, pool, text_encoder, transformer, vae
+from likeness.recipes import card, measure, pool, text_encoder, vae
 from likeness.world import CLOTHES, TURNS, caption_of, clip_of
 
 
@@ -140,17 +140,3 @@ def test_a_card_shows_numbers_with_their_intervals() -> None:
     text = card.tables({"steps": 20, "VAE": {"PSNR, dB": [28.0695, 27.7, 28.4], "kept": [0.6131, 0.59, 0.63]}})
     assert "| steps | 20 |" in text
     assert "28.07 [27.70, 28.40]" in text and "0.613 [0.590, 0.630]" in text
-
-
-def test_face_weights_cover_the_face_in_every_frame_that_a_latent_sees(shard) -> None:
-    keypoints = shard["keypoints"].reshape(4, 17, 5, 2).astype(np.float32)
-    weights = transformer.face_weights(keypoints, (5, 8, 8), 4.0)
-    assert weights.shape == (4, 1, 5, 8, 8) and set(np.unique(weights)) == {1.0, 4.0}
-    assert 0.05 < (weights == 4.0).mean() < 0.5
-    for clip in range(4):
-        for frame in range(17):
-            latent = (frame + 3) // 4  # the first sees one frame, the others four
-            for x, y in keypoints[clip, frame]:
-                if 0 <= x < 64 and 0 <= y < 64:
-                    assert weights[clip, 0, latent, int(y // 8), int(x // 8)] == 4.0
-    assert (transformer.face_weights(keypoints, (5, 8, 8), 1.0) == 1.0).all()
