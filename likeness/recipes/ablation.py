@@ -20,6 +20,7 @@ from pathlib import Path
 from likeness.backbones.load import resolve_model
 from likeness.media import atomic_write
 from likeness.method import CONCAT_ID, ST_DRC, Augment, Guidance, IdentityLoss, Method
+from likeness.recipes.pages import table, write_between
 from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import TINY_CONCAT_ID, tiny
 from likeness.train.config import Previews, TrainConfig
@@ -61,7 +62,7 @@ class Row:
     trained_as: str | None = None
 
 
-_BEGIN, _END = "<!-- tables: made by likeness.recipes.ablation -->", "<!-- end of tables -->"
+_MARKS = ("<!-- tables: made by likeness.recipes.ablation -->", "<!-- end of tables -->")
 _DRC, _CID = "ST-DRC, Table 1", "Concat-ID, Table 3"
 BASE = Row(_DRC, "text to video alone", "base", replace(_CONCATENATED, name="base", reference_dropout=1.0), None,
            share=3.0, reference=False)  # fmt: skip
@@ -139,14 +140,9 @@ def measure_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[str
 def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> str:
     """The tables as Markdown."""
     lines: list[str] = []
-    for table in dict.fromkeys(row.table for row in rows):
-        chosen = [row for row in rows if row.table == table]
-        names = list(figures[chosen[-1].run])
-        lines += [f"### {table}", "", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-        for row in chosen:
-            cells = [_cell(figures[row.run].get(name)) for name in names]
-            lines.append(f"| {row.label} | {' | '.join(cells)} |")
-        lines.append("")
+    for title in dict.fromkeys(row.table for row in rows):
+        chosen = {row.label: figures[row.run] for row in rows if row.table == title}
+        lines += [f"### {title}", "", *table(chosen), ""]
     base = (
         "a model that knew references already" if arguments.start else "text to video, trained in three times as many"
     )
@@ -155,17 +151,6 @@ def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], argume
         f"{arguments.seed}; {arguments.people} people, a prompt each; means with 95 % intervals over people."
     )
     return "\n".join(lines) + "\n"
-
-
-def between_marks(page: str, text: str) -> str:
-    """A page with what lies between its two marks replaced; the prose around them is written by hand."""
-    head, _, rest = page.partition(_BEGIN)
-    _, _, tail = rest.partition(_END)
-    return f"{head}{_BEGIN}\n{text}{_END}{tail}"
-
-
-def _cell(value: list[float] | None) -> str:
-    return "" if value is None else f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
 
 
 def main() -> None:
@@ -193,9 +178,7 @@ def main() -> None:
     if arguments.page:
         from likeness.recipes.ablation_figures import plot
 
-        before = arguments.page.read_text(encoding="utf-8") if arguments.page.exists() else f"{_BEGIN}\n{_END}\n"
-        with atomic_write(arguments.page) as temporary:
-            temporary.write_text(between_marks(before, text), encoding="utf-8")
+        write_between(arguments.page, _MARKS, text)
         plot(rows, figures, arguments.page.parent / "images" / f"{arguments.page.stem}.png")
 
 

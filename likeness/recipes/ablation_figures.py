@@ -63,8 +63,14 @@ class Measurement:
         photographs = np.stack([draw_photograph(person, size=64) for person in numbers])
         self.photograph_yaw = self.probe.read(np.repeat(photographs[:, None], 6, 1))["pose"][:, :, 0].mean(1)
 
-    def of(self, model: Path, method: Method, *, with_reference: bool) -> dict[str, list[float]]:
-        """Means with 95 % intervals over people: ``{name: [mean, low, high]}``."""
+    def of(self, model: str | Path, method: Method | None, *, with_reference: bool) -> dict[str, list[float]]:
+        """Means with 95 % intervals over people: ``{name: [mean, low, high]}``.
+
+        Args:
+            model: its name or folder.
+            method: it is sampled with; None for its own.
+            with_reference: whether it is given the photographs.
+        """
         pipeline = LikenessPipeline.from_pretrained(model, method=method)
         pipeline.set_progress_bar_config(disable=True)
         videos = self._videos(pipeline, [text for text, _ in self.asked], with_reference)
