@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -141,15 +142,24 @@ class _Encoder:
                 return str(error)
 
         with ThreadPoolExecutor(self.threads) as pool:
-            ahead: deque[tuple[int, Future]] = deque()
-            for number, pair, size in job:
-                ahead.append((number, pool.submit(load, pair, size)))
+            ahead: deque[tuple[_Job, Future]] = deque()  # pairs of one clip, and what the first of them becomes
+
+            def take() -> Iterator[tuple[int, Loaded | str | None]]:
+                ((number, _, _), *others), first = ahead.popleft()
+                yield number, first.result()
+                # The clip has been encoded by now: the other pairs find it made and do not decode it again.
+                futures = [pool.submit(load, pair, size) for _, pair, size in others]
+                for (number, _, _), future in zip(others, futures, strict=True):
+                    yield number, future.result()
+
+            for _, rows in groupby(job, key=lambda row: row[1].video):
+                same = list(rows)
+                _, pair, size = same[0]
+                ahead.append((same, pool.submit(load, pair, size)))
                 if len(ahead) > self.threads:
-                    done, future = ahead.popleft()
-                    yield done, future.result()
+                    yield from take()
             while ahead:
-                done, future = ahead.popleft()
-                yield done, future.result()
+                yield from take()
 
     def _with_aspect(self, row: FileRow, job: _Job) -> FileRow:
         """With several buckets a clip's aspect is kept, so that training need not open a million files to begin."""
