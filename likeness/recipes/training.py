@@ -167,7 +167,7 @@ def tiny_concat_id_identity() -> TrainConfig:
     (`docs/ablations.md`). Decoding is what costs: one face a video is decoded and embedded, and without a second one there is no temporal loss.
     """
     loss = IdentityLoss(weight=2.0, temporal_weight=0.0, gamma=0.5, target="video")
-    config = tiny("tiny-concat-id-identity", replace(TINY_CONCAT_ID, identity_loss=loss), 1440)
+    config = tiny("tiny-concat-id-identity", replace(TINY_CONCAT_ID, identity_loss=loss), 800)
     return replace(
         _for_faces(config),
         batch_size=64,
