@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A shell starts what runs in the background with Ctrl-C ignored; tests of Ctrl-C need Python's own handler.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: tests share their cores with other work, and one thread also keeps results reproducible.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
