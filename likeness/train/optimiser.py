@@ -99,14 +99,6 @@ class Optimiser:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def state_dict(self) -> dict:
-        """What a resumed run needs, beside the parameters."""
-        return {str(index): optimiser.state_dict() for index, (optimiser, _) in enumerate(self._optimisers)}
-
-    def load_state_dict(self, state: dict) -> None:
-        for index, (optimiser, _) in enumerate(self._optimisers):
-            optimiser.load_state_dict(state[str(index)])
-
 
 def _one_cycle(progress: float, warmup: float) -> float:
     """Linear rise to 1, then a cosine to 0."""
@@ -137,12 +129,3 @@ class MovingAverage:
 
     def copy_to(self, module: nn.Module) -> None:
         module.load_state_dict(self._state)
-
-    def state_dict(self) -> dict:
-        """The average itself, and how many updates it has seen."""
-        return {"num_updates": self._num_updates, "state": self._state}
-
-    def load_state_dict(self, state: dict) -> None:
-        self._num_updates = state["num_updates"]
-        for name, value in state["state"].items():
-            self._state[name].copy_(value)
