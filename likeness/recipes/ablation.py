@@ -11,16 +11,14 @@ copied; those of Concat-ID differ in their pairs alone.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likeness.backbones.load import resolve_model
-from likeness.media import atomic_write
 from likeness.method import CONCAT_ID, ST_DRC, Augment, Guidance, IdentityLoss, Method
-from likeness.recipes.pages import table, write_between
+from likeness.recipes.pages import Figures, measured, table, write_between
 from likeness.recipes.runs import Material, add_options, launch, prepare
 from likeness.recipes.training import TINY_CONCAT_ID, tiny
 from likeness.train.config import Previews, TrainConfig
@@ -118,26 +116,25 @@ def train_rows(rows: Sequence[Row], material: Material, arguments: argparse.Name
             launch(config, arguments.output / row.run, processes=arguments.processes, compiled=arguments.compile)
 
 
-def measure_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+def measure_rows(rows: Sequence[Row], arguments: argparse.Namespace) -> dict[str, Figures]:
     """The figures of every row; what was measured before is read back."""
     from likeness.recipes.ablation_figures import Measurement
 
     measurement: Measurement | None = None
-    figures: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        file = arguments.output / f"{row.run}.figures.json"
-        if not file.exists():
-            measurement = measurement or Measurement(arguments.people, arguments.second_recogniser)
-            print(f"measuring {row.label}", flush=True)
-            model = arguments.output / (row.trained_as or row.run) / "model"
-            with atomic_write(file) as temporary:
-                values = measurement.of(model, row.method, with_reference=row.reference)
-                temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        figures[row.run] = json.loads(file.read_text(encoding="utf-8"))
-    return figures
+
+    def measure(row: Row) -> Figures:
+        nonlocal measurement
+        measurement = measurement or Measurement(arguments.people, arguments.second_recogniser)
+        print(f"measuring {row.label}", flush=True)
+        model = arguments.output / (row.trained_as or row.run) / "model"
+        return measurement.of(model, row.method, with_reference=row.reference)
+
+    return {
+        row.run: measured(arguments.output / f"{row.run}.figures.json", lambda row=row: measure(row)) for row in rows
+    }
 
 
-def page(rows: Sequence[Row], figures: dict[str, dict[str, list[float]]], arguments: argparse.Namespace) -> str:
+def page(rows: Sequence[Row], figures: dict[str, Figures], arguments: argparse.Namespace) -> str:
     """The tables as Markdown."""
     lines: list[str] = []
     for title in dict.fromkeys(row.table for row in rows):

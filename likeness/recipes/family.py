@@ -34,29 +34,30 @@ from likeness.train.result import CONFIG_FILE
 
 @dataclass(frozen=True)
 class Step:
-    """A run: its name, its recipe, the list of pairs that it sees, and whether these show two people."""
+    """A run: its name, its recipe, the list of pairs that it sees, what tables call it, and whether its pairs show two people."""
 
     run: str
     recipe: str
     pairs: str
+    label: str
     two: bool = False
 
 
 _CONCAT_ID = (
-    Step("base", "tiny-base", "pretraining"),
-    Step("stage1", "tiny-concat-id-stage1", "pretraining"),
-    Step("stage2", "tiny-concat-id-stage2", "cross"),
-    Step("stage3", "tiny-concat-id-stage3", "tradeoff"),
-    Step("faces", "tiny-concat-id-faces", "photographs"),
-    Step("identity", "tiny-concat-id-identity", "photographs"),
+    Step("base", "tiny-base", "pretraining", "text to video alone"),
+    Step("stage1", "tiny-concat-id-stage1", "pretraining", "stage I: pre-training pairs"),
+    Step("stage2", "tiny-concat-id-stage2", "cross", "stage II: cross-video pairs"),
+    Step("stage3", "tiny-concat-id-stage3", "tradeoff", "stage III: trade-off pairs"),
+    Step("faces", "tiny-concat-id-faces", "photographs", "a stage for faces: photographs"),
+    Step("identity", "tiny-concat-id-identity", "photographs", "the same with identity losses"),
 )
 MODELS: dict[str, tuple[Step, ...]] = {
     "concat-id": _CONCAT_ID,
-    "st-drc": (*_CONCAT_ID, Step("st-drc", "tiny-st-drc", "pretraining")),
+    "st-drc": (*_CONCAT_ID, Step("st-drc", "tiny-st-drc", "pretraining", "ST-DRC on pre-training pairs")),
     "two": (
         *_CONCAT_ID,
-        Step("two1", "tiny-two", "pretraining", two=True),
-        Step("two2", "tiny-two", "cross", two=True),
+        Step("two1", "tiny-two", "pretraining", "two people, stage I", two=True),
+        Step("two2", "tiny-two", "cross", "two people, stage II", two=True),
     ),
 }
 
@@ -165,20 +166,19 @@ def main() -> None:
     if (arguments.start is None) != (arguments.after is None):
         parser.error("--start and --after go together: a model, and the run that it stands for")
     start = None if arguments.start is None else (arguments.start, arguments.after)
+    material = Material.chosen(arguments)
     try:
-        wanted = steps_of(arguments.model, arguments.after)
+        configs = configs_of(arguments.model, arguments.output, material, arguments.scale, arguments.seed, start)
     except UserError as error:
         parser.error(str(error))
-    material = Material.chosen(arguments)
     prepare(
         material, people=arguments.people, processes=arguments.processes, seed=arguments.seed,
         together=arguments.model == "two",
     )  # fmt: skip
-    configs = configs_of(arguments.model, arguments.output, material, arguments.scale, arguments.seed, start)
     for run, config in configs:
         print(f"training {run}: {config.steps} steps", flush=True)
         launch(config, arguments.output / run, processes=arguments.processes, compiled=arguments.compile)
-    runs = [arguments.output / step.run for step in wanted]
+    runs = [arguments.output / run for run, _ in configs]
     draw_curves(runs, arguments.output / f"{arguments.model}.png")
     made = runs[-1] / "model"
     print(made if arguments.export is None else export(made, arguments.export, arguments.export_base))

@@ -1,14 +1,27 @@
-"""Tables of figures in pages whose prose is written by hand."""
+"""Figures that are measured once, and tables of them in pages whose prose is written by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from likeness.media import atomic_write
 
+Figures = dict[str, list[float]]  # name: [mean, low, high]
 
-def table(rows: Mapping[str, Mapping[str, list[float]]]) -> list[str]:
+
+def measured(file: Path, measure: Callable[[], Figures]) -> Figures:
+    """Figures from a file, or measured and written there."""
+    if not file.exists():
+        values = measure()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def table(rows: Mapping[str, Figures]) -> list[str]:
     """Lines of a Markdown table, a row a label, with the columns of the last row."""
     names = list(list(rows.values())[-1])
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]

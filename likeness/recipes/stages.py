@@ -7,7 +7,6 @@ Each run's model (see `likeness.recipes.family`) is measured as the ablations' r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -15,33 +14,17 @@ from pathlib import Path
 
 import torch
 
-from likeness.media import atomic_write
 from likeness.recipes.ablation_figures import Measurement
 from likeness.recipes.family import MODELS
-from likeness.recipes.pages import table, write_between
+from likeness.recipes.pages import Figures, measured, table, write_between
 
 _MARKS = ("<!-- stages: made by likeness.recipes.stages -->", "<!-- end of stages -->")
-_LABELS = {
-    "base": "text to video alone",
-    "stage1": "stage I: pre-training pairs",
-    "stage2": "stage II: cross-video pairs",
-    "stage3": "stage III: trade-off pairs",
-    "faces": "a stage for faces: photographs",
-    "identity": "the same with identity losses",
-    "st-drc": "ST-DRC on pre-training pairs",
-}
-Figures = dict[str, list[float]]
 
 
-def measured(model: str, file: Path, people: int, second_recogniser: Path | None, with_reference: bool) -> Figures:
+def figures_of(model: str, file: Path, people: int, second_recogniser: Path | None, with_reference: bool) -> Figures:
     """Figures of a model, read back from the file if it is there; see :class:`Measurement`."""
-    if not file.exists():
-        torch.set_num_threads(1)
-        values = Measurement(people, second_recogniser).of(model, None, with_reference=with_reference)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))
+    torch.set_num_threads(1)
+    return measured(file, lambda: Measurement(people, second_recogniser).of(model, None, with_reference=with_reference))
 
 
 def main() -> None:
@@ -55,20 +38,20 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--page", type=Path, help="Markdown file whose table is replaced")
     arguments = parser.parse_args()
-    models = {} if arguments.start is None else {"before": (arguments.start, arguments.runs / "start.figures.json")}
+    models = (
+        {} if arguments.start is None else {"before": (arguments.start, arguments.runs / "start.figures.json", True)}
+    )
     for step in MODELS[arguments.model]:
         if (folder := arguments.runs / step.run / "model").is_dir():
-            models[step.run] = (str(folder), arguments.runs / f"{step.run}.figures.json")
+            models[step.label] = (str(folder), arguments.runs / f"{step.run}.figures.json", step.run != "base")
     if not models:
         parser.error(
             f"{arguments.runs} has no finished run of {arguments.model}; make one with likeness.recipes.family"
         )
     with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
         jobs = {
-            _LABELS.get(run, run): pool.submit(
-                measured, model, file, arguments.people, arguments.second_recogniser, run != "base"
-            )
-            for run, (model, file) in models.items()
+            label: pool.submit(figures_of, model, file, arguments.people, arguments.second_recogniser, with_reference)
+            for label, (model, file, with_reference) in models.items()
         }
         lines = table({label: job.result() for label, job in jobs.items()})
     text = (

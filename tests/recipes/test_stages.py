@@ -22,7 +22,7 @@ def test_a_run_is_measured_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(stages, "Measurement", Counted)
     file = tmp_path / "runs" / "base.figures.json"
     for _ in range(2):
-        assert stages.measured("base/model", file, 3, None, False) == {"FaceSim": [0.5, 0.4, 0.6]}
+        assert stages.figures_of("base/model", file, 3, None, False) == {"FaceSim": [0.5, 0.4, 0.6]}
     assert measured == [("base/model", False)]
 
 
